@@ -1,0 +1,123 @@
+"""The agent's network: torso, policy head and value head on one state of the game.
+
+Functions of ONE state; vmap them.
+"""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from networks.policy_head import KeyValues, PolicyHead
+from networks.torso import Torso
+from networks.value_head import ValueHead
+from tensorgame.factors import ActionSpace, outer
+from tensorgame.game import Game, State
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """Sizes of the network. The paper's are given in brackets; the defaults suit a laptop's CPU."""
+
+    width: int = 32
+    """C, features of a torso cell (512)."""
+    layers: int = 2
+    """Torso layers of attentive modes (8)."""
+    heads: int = 2
+    """Attention heads of the torso (16)."""
+    head_dim: int = 16
+    """Features of a torso head (32)."""
+    mlp_factor: int = 2
+    """Hidden width of every MLP block over the width of its input (4)."""
+    policy_width: int = 64
+    """P, features of a policy token (2048)."""
+    policy_layers: int = 1
+    """Layers of the policy head (2)."""
+    policy_heads: int = 4
+    """Attention heads of the policy head (32)."""
+    policy_head_dim: int = 16
+    """Features of a policy head's attention head (32)."""
+    token_size: int = 0
+    """d, entries of a factor in one token, a divisor of S, so that a token has |F|^d values (5);
+    0 for the largest with at most 4096 values."""
+    value_width: int = 64
+    """Hidden width of the value head (512)."""
+    quantiles: int = 8
+    """q, quantiles predicted by the value head (8)."""
+
+
+class AgentNetwork(nn.Module):
+    """See `encode`, `start`, `extend` and `score`.
+
+    Attributes:
+        config: sizes.
+        game: the rules, for the scale of the value and the scalar inputs.
+        space: the action space, for the tokens and the mask of illegal ones.
+    """
+
+    config: NetworkConfig
+    game: Game
+    space: ActionSpace
+
+    def setup(self) -> None:
+        c = self.config
+        self.torso = Torso(c.width, c.layers, c.heads, c.head_dim, c.mlp_factor)
+        self.policy = PolicyHead(
+            num_tokens=self.space.num_tokens,
+            vocabulary=self.space.vocabulary,
+            width=c.policy_width,
+            layers=c.policy_layers,
+            heads=c.policy_heads,
+            head_dim=c.policy_head_dim,
+            mlp_factor=c.mlp_factor,
+        )
+        self.value = ValueHead(c.value_width, c.quantiles, float(self.game.max_moves))
+
+    def encode(self, state: State) -> KeyValues:
+        """Embeds a state as the memory that the policy head attends to."""
+        past = self.game.ring.reduce(jax.vmap(outer)(state.history))
+        planes = jnp.concatenate([state.residual[None].astype(jnp.int32), past])
+        scalars = state.moves[None] / self.game.max_moves
+        return self.policy.remember(self.torso(planes.astype(jnp.float32), scalars))
+
+    def start(self, memory: KeyValues) -> tuple[jax.Array, jax.Array, KeyValues]:
+        """Log-probabilities of an action's first token (V,), value quantiles (q,), and a cache."""
+        logits, features, cache = self.policy.start(memory)
+        return self._mask(logits, 0, jnp.array(False)), self.value(features), cache
+
+    def extend(
+        self,
+        memory: KeyValues,
+        cache: KeyValues,
+        tokens: jax.Array,
+        position: jax.Array,
+        started: jax.Array,
+    ) -> tuple[jax.Array, KeyValues]:
+        """Log-probabilities of the tokens that follow (A, n) tokens: (A, n, V).
+
+        Args:
+            memory: from `encode`.
+            cache: from `start`, repeated for the A actions, or from an earlier call.
+            tokens: the tokens at places position - 1, ..., position + n - 2 of the actions.
+            position: place of the first token that is predicted, int32 scalar.
+            started: whether the factor that each predicted token belongs to already has a non-zero
+                entry, bool (A, n).
+        """
+        logits, cache = self.policy.extend(memory, cache, tokens, position)
+        places = position + jnp.arange(tokens.shape[1])
+        return self._mask(logits, places, started), cache
+
+    def score(self, state: State, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Teacher forcing: log-probabilities (A,) of actions (A, k), and the quantiles (q,)."""
+        memory = self.encode(state)
+        first, quantiles, cache = self.start(memory)
+        cache = jax.tree.map(lambda x: jnp.repeat(x, len(tokens), axis=1), cache)
+        started = self.space.started(tokens)[:, 1:]
+        rest, _ = self.extend(memory, cache, tokens[:, :-1], jnp.ones((), jnp.int32), started)
+        rest = jnp.take_along_axis(rest, tokens[:, 1:, None], axis=-1)[..., 0]
+        return first[tokens[:, 0]] + rest.sum(axis=-1), quantiles
+
+    def _mask(self, logits: jax.Array, places: jax.Array | int, started: jax.Array) -> jax.Array:
+        legal = jnp.asarray(self.space.legal)[places, started.astype(jnp.int32)]
+        return jax.nn.log_softmax(jnp.where(legal, logits, -1e9), axis=-1)

@@ -1,0 +1,85 @@
+"""The torso: attentive modes over three grids (paper, Supplementary A.1.1, Extended Data Fig. 3).
+
+The S x S x S input is read as three S x S grids whose cells hold the entries along the missing
+mode. Each layer attends three times, once for each pair of grids, along the mode the two share.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from networks.attention import FeedForward, attend
+
+# Axes of the input (T, U, V, W) brought to (rows, columns, missing mode, T) for each grid:
+# (U, V), (W, U) and (V, W).
+_GRIDS = ((1, 2, 3, 0), (3, 1, 2, 0), (2, 3, 1, 0))
+# Pairs (a, b) of grids such that the rows of a are the columns of b: U, V and W.
+_PAIRS = ((0, 1), (2, 0), (1, 2))
+
+
+class AttentiveModes(nn.Module):
+    """Three stages of S parallel self-attentions over 2S cells; one set of weights for all.
+
+    Attributes:
+        heads: attention heads.
+        head_dim: features of a head.
+        mlp_factor: hidden width of the MLP over C.
+    """
+
+    heads: int
+    head_dim: int
+    mlp_factor: int
+
+    @nn.compact
+    def __call__(self, grids: jax.Array) -> tuple[jax.Array, None]:
+        """Maps grids (3, S, S, C) to the same shape; the None makes this the body of a scan."""
+        norm = nn.LayerNorm()
+        project = nn.DenseGeneral((3, self.heads, self.head_dim), use_bias=False)
+        merge = nn.DenseGeneral(grids.shape[-1], axis=(-2, -1))
+        feed_forward = FeedForward(self.mlp_factor)
+        grids = list(grids)
+        for first, second in _PAIRS:
+            # The second grid is transposed so that both have the shared mode in their rows, and
+            # transposed back: otherwise unrelated rows would attend to each other.
+            cells = jnp.concatenate([grids[first], grids[second].swapaxes(0, 1)], axis=1)
+            query, key, value = jnp.moveaxis(project(norm(cells)), -3, 0)
+            cells = feed_forward(cells + merge(attend(query, key, value)))
+            grids[first], transposed = jnp.split(cells, 2, axis=1)
+            grids[second] = transposed.swapaxes(0, 1)
+        return jnp.stack(grids), None
+
+
+class Torso(nn.Module):
+    """Embeds one observation.
+
+    Attributes:
+        width: C, features of a cell.
+        layers: number of `AttentiveModes`.
+        heads: attention heads.
+        head_dim: features of a head.
+        mlp_factor: hidden width of the MLPs over C.
+    """
+
+    width: int
+    layers: int
+    heads: int
+    head_dim: int
+    mlp_factor: int
+
+    @nn.compact
+    def __call__(self, planes: jax.Array, scalars: jax.Array) -> jax.Array:
+        """Embeds planes (T, S, S, S) and scalars (N,), both float32, as (3 S^2, C)."""
+        side = planes.shape[-1]
+        grids = []
+        for axes in _GRIDS:
+            cells = planes.transpose(axes).reshape(side, side, -1)
+            plane = nn.Dense(side * side)(scalars).reshape(side, side, 1)
+            grids.append(nn.Dense(self.width)(jnp.concatenate([cells, plane], axis=-1)))
+        stack = nn.scan(
+            AttentiveModes,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            length=self.layers,
+        )
+        grids, _ = stack(self.heads, self.head_dim, self.mlp_factor)(jnp.stack(grids))
+        return grids.reshape(-1, self.width)

@@ -1,0 +1,90 @@
+"""Synthetic demonstrations: random tensors whose factors are known (paper, "Synthetic demonstrations").
+
+They hold no known algorithm: every factor is drawn at random. They are made on the device and never
+run out.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from tensorgame import factors
+from tensorgame.game import Game, State
+from tensorgame.rings import Ring
+
+
+class Demonstration(NamedTuple):
+    """A position of a random game, with the moves that solve it.
+
+    Attributes:
+        state: the position.
+        actions: canonical actions that sum to its residual, (R, 3, S), int8. Any order solves it.
+        count: how many of them are real, int32 scalar; the rest are zeros.
+    """
+
+    state: State
+    actions: jax.Array
+    count: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class DemonstrationSampler:
+    """Draws positions.
+
+    Attributes:
+        game: the rules.
+        side: S.
+        max_factors: R, the most factors left in a position; their number is uniform in 1..R.
+        density: probability that an entry of a factor is non-zero, before null factors are thrown
+            away. Non-zero entries are uniform over the coefficients, except that over Z those
+            beyond +-1 have the share ``large``.
+        large: share of coefficients beyond +-1 among the non-zero entries.
+    """
+
+    game: Game
+    side: int
+    max_factors: int
+    density: float
+    large: float
+
+    def __call__(self, key: jax.Array) -> Demonstration:
+        """A random position; the key is consumed."""
+        count_key, moves_key, action_key = jax.random.split(key, 3)
+        rows = self.max_factors + self.game.history
+        actions = self._factors(action_key, rows)
+        actions = jax.vmap(factors.canonicalize, in_axes=(0, None))(actions, self.game.ring)
+        played, left = actions[: self.game.history], actions[self.game.history :]
+        count = jax.random.randint(count_key, (), 1, self.max_factors + 1)
+        moves = jax.random.randint(moves_key, (), 0, self.game.max_moves - count + 1)
+        left = jnp.where((jnp.arange(self.max_factors) < count)[:, None, None], left, 0)
+        played = jnp.where((jnp.arange(self.game.history) < moves)[:, None, None], played, 0)
+        residual = self.game.ring.reduce(factors.outer_sum(left))
+        state = State(residual.astype(self.game.ring.dtype), moves, played)
+        return Demonstration(state, left, count)
+
+    def _factors(self, key: jax.Array, rows: int) -> jax.Array:
+        """Non-null triples (rows, 3, S), int8, entries i.i.d. given that no factor is zero.
+
+        Given that a factor is not zero, the place of its first non-zero entry is a truncated
+        geometric variable and the entries after it are i.i.d.: no rejection is needed.
+        """
+        first_key, nonzero_key, value_key = jax.random.split(key, 3)
+        places = jnp.arange(self.side)
+        first = jax.random.categorical(
+            first_key, places * jnp.log1p(-self.density), shape=(rows, 3, 1)
+        )
+        shape = (rows, 3, self.side)
+        nonzero = jax.random.bernoulli(nonzero_key, self.density, shape)
+        nonzero = jnp.where(places == first, True, nonzero & (places > first))
+        return jnp.where(nonzero, self._coefficients(value_key, shape), 0).astype(jnp.int8)
+
+    def _coefficients(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Random non-zero coefficients, int32."""
+        ring: Ring = self.game.ring
+        values = jnp.array([c for c in range(ring.low, ring.high + 1) if c])
+        is_large = jnp.abs(values) > 1
+        num_large = max(1, sum(abs(c) > 1 for c in range(ring.low, ring.high + 1)))
+        weights = jnp.where(is_large, self.large / num_large, (1 - self.large) / (~is_large).sum())
+        return jax.random.choice(key, values, shape, p=weights)

@@ -1,0 +1,131 @@
+"""Actions: triples of factors (u, v, w), their canonical form, and their tokens.
+
+An action is an integer array of shape (3, S). The same rank-one tensor is written by several
+triples; over Z the canonical one has the first non-zero entry of u and of v positive, the sign
+being carried by w (paper, Methods). Null actions (a zero factor) are not actions. The token codec
+lists exactly the canonical non-null triples, by a mask on each token, so that a policy over tokens
+is a distribution over distinct moves.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tensorgame.rings import Ring
+
+
+def outer(action: jax.Array) -> jax.Array:
+    """The rank-one tensor u (x) v (x) w of an action (3, S): shape (S, S, S), int32."""
+    u, v, w = action.astype(jnp.int32)
+    return u[:, None, None] * v[None, :, None] * w[None, None, :]
+
+
+def outer_sum(actions: jax.Array) -> jax.Array:
+    """The sum of the rank-one tensors of actions (R, 3, S): shape (S, S, S), int32.
+
+    A null action adds nothing, so padding with zeros is harmless.
+    """
+    u, v, w = jnp.moveaxis(actions.astype(jnp.int32), 1, 0)
+    return jnp.einsum("ri,rj,rk->ijk", u, v, w)
+
+
+def canonicalize(action: jax.Array, ring: Ring) -> jax.Array:
+    """The canonical triple with the same rank-one tensor; shape (3, S), dtype kept."""
+    if not ring.has_signs:
+        return action
+    first = jnp.argmax(action != 0, axis=-1)
+    leading = jnp.take_along_axis(action, first[:, None], axis=-1)[:, 0]
+    sign_u, sign_v = jnp.where(leading[:2] < 0, -1, 1)
+    signs = jnp.stack([sign_u, sign_v, sign_u * sign_v]).astype(action.dtype)
+    return action * signs[:, None]
+
+
+@dataclasses.dataclass(frozen=True)
+class ActionSpace:
+    """Canonical non-null actions over ``ring`` as sequences of k tokens of d entries each.
+
+    Attributes:
+        ring: the coefficient ring.
+        side: S, entries of a factor.
+        token_size: d, entries of a token; divides S.
+    """
+
+    ring: Ring
+    side: int
+    token_size: int
+
+    @property
+    def tokens_per_factor(self) -> int:
+        return self.side // self.token_size
+
+    @property
+    def num_tokens(self) -> int:
+        """k = 3 S / d."""
+        return 3 * self.tokens_per_factor
+
+    @property
+    def vocabulary(self) -> int:
+        """|F|^d, the number of values of a token."""
+        return self.ring.num_symbols**self.token_size
+
+    @property
+    def size(self) -> int:
+        """The number of actions, a Python integer."""
+        factors = self.ring.num_symbols**self.side - 1
+        signs = 4 if self.ring.has_signs else 1
+        return factors**3 // signs
+
+    @functools.cached_property
+    def _entries(self) -> np.ndarray:
+        """Coefficients of each token: (V, d)."""
+        digits = np.indices((self.ring.num_symbols,) * self.token_size)
+        return digits.reshape(self.token_size, -1).T + self.ring.low
+
+    @functools.cached_property
+    def nonzero(self) -> np.ndarray:
+        """Which tokens have a non-zero entry: (V,), bool."""
+        return self._entries.any(axis=1)
+
+    @functools.cached_property
+    def legal(self) -> np.ndarray:
+        """Tokens that keep an action canonical and non-null: (k, 2, V), bool.
+
+        Indexed by position and by whether the factor already has a non-zero entry. An all-zero
+        prefix must meet a non-zero entry by the factor's last token, and in u and v (over a ring
+        with signs) that entry must be positive.
+        """
+        leading = self._entries[np.arange(self.vocabulary), (self._entries != 0).argmax(axis=1)]
+        legal = np.ones((self.num_tokens, 2, self.vocabulary), bool)
+        for position in range(self.num_tokens):
+            factor, place = divmod(position, self.tokens_per_factor)
+            if place == self.tokens_per_factor - 1:
+                legal[position, 0] &= self.nonzero
+            if factor < 2 and self.ring.has_signs:
+                legal[position, 0] &= leading >= 0
+        return legal
+
+    def starts_factor(self, position: jax.Array | int) -> jax.Array | bool:
+        """Whether the token at ``position`` is the first of a factor."""
+        return position % self.tokens_per_factor == 0
+
+    def started(self, tokens: jax.Array) -> jax.Array:
+        """Whether, before each token of (..., k), its factor has a non-zero entry: bool (..., k)."""
+        nonzero = jnp.asarray(self.nonzero)[tokens]
+        by_factor = nonzero.reshape(*tokens.shape[:-1], 3, self.tokens_per_factor)
+        seen = jnp.cumsum(by_factor, axis=-1) - by_factor > 0
+        return seen.reshape(tokens.shape)
+
+    def encode(self, actions: jax.Array) -> jax.Array:
+        """Tokens (..., k), int32, of canonical actions (..., 3, S)."""
+        symbols = actions.astype(jnp.int32) - self.ring.low
+        digits = symbols.reshape(*actions.shape[:-2], self.num_tokens, self.token_size)
+        weights = self.ring.num_symbols ** np.arange(self.token_size)[::-1]
+        return jnp.sum(digits * jnp.asarray(weights, jnp.int32), axis=-1)
+
+    def decode(self, tokens: jax.Array) -> jax.Array:
+        """Actions (..., 3, S), int8, of tokens (..., k)."""
+        entries = jnp.asarray(self._entries, jnp.int8)[tokens]
+        return entries.reshape(*tokens.shape[:-1], 3, self.side)

@@ -1,0 +1,115 @@
+"""TensorGame: bring a tensor to zero by subtracting rank-one tensors (paper, "TensorGame").
+
+Functions of ONE game, pure and total: vmap them. A move on a finished game changes nothing and
+earns nothing, so a search may run past the end of a game.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from tensorgame import factors
+from tensorgame.rings import Ring
+
+# Ranks over Q are taken as the larger of the ranks modulo these primes. They agree unless every
+# maximal minor is divisible by both, impossible while it is below their product, 4.29e9: always so
+# for 4 x 4 slices with entries up to 127 (Hadamard's bound). Products of residues fit 32 bits.
+_RANK_PRIMES = (65521, 65519)
+
+
+class State(NamedTuple):
+    """One game.
+
+    Attributes:
+        residual: what is left of the target, (S, S, S), the ring's storage type.
+        moves: moves made so far, int32 scalar.
+        history: the last H actions, newest first, zeros before the first: (H, 3, S), int8.
+    """
+
+    residual: jax.Array
+    moves: jax.Array
+    history: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Game:
+    """The rules.
+
+    Attributes:
+        ring: where the arithmetic happens.
+        max_moves: R_limit, after which an unsolved game ends with the penalty of its residual.
+        history: H, past actions kept in the state for the network to see.
+    """
+
+    ring: Ring
+    max_moves: int
+    history: int
+
+    def init(self, target: jax.Array) -> State:
+        """A new game on ``target`` (S, S, S), integers."""
+        side = target.shape[0]
+        return State(
+            residual=self.ring.reduce(target).astype(self.ring.dtype),
+            moves=jnp.zeros((), jnp.int32),
+            history=jnp.zeros((self.history, 3, side), jnp.int8),
+        )
+
+    def solved(self, state: State) -> jax.Array:
+        """Whether the residual is zero."""
+        return ~jnp.any(state.residual)
+
+    def done(self, state: State) -> jax.Array:
+        """Whether the game is solved or out of moves."""
+        return self.solved(state) | (state.moves >= self.max_moves)
+
+    def step(self, state: State, action: jax.Array) -> tuple[State, jax.Array]:
+        """Subtracts the rank-one tensor of ``action`` (3, S).
+
+        Returns:
+            The next state and the reward, a float32 scalar: -1, and at the move limit also minus an
+            upper bound on the rank of what is left.
+        """
+        ended = self.done(state)
+        residual = self.ring.reduce(state.residual.astype(jnp.int32) - factors.outer(action))
+        history = jnp.concatenate([action[None].astype(jnp.int8), state.history])[: self.history]
+        new = State(residual.astype(self.ring.dtype), state.moves + 1, history)
+        new = jax.tree.map(lambda old, moved: jnp.where(ended, old, moved), state, new)
+        failed = new.moves >= self.max_moves
+        penalty = jnp.where(failed, rank_bound(new.residual, self.ring), 0)
+        return new, jnp.where(ended, 0.0, -1.0 - penalty.astype(jnp.float32))
+
+
+def rank_bound(tensor: jax.Array, ring: Ring) -> jax.Array:
+    """An upper bound on the rank of ``tensor`` (S, S, S): the sum of the ranks of its slices.
+
+    Slices are taken along the last mode and ranks over the ring's own field (Q for Z): a rank over
+    another field would be no bound. Returns an int32 scalar; zero only for the zero tensor.
+    """
+    slices = jnp.moveaxis(tensor, -1, 0)
+    primes = (ring.modulus,) if ring.modulus else _RANK_PRIMES
+    ranks = [jax.vmap(lambda m, p=p: _rank_modulo(m, p))(slices) for p in primes]
+    return jnp.max(jnp.stack(ranks), axis=0).sum()
+
+
+def _rank_modulo(matrix: jax.Array, prime: int) -> jax.Array:
+    """Rank of an integer matrix (M, N) over F_prime, by fraction-free elimination in uint32."""
+    rows = jnp.mod(matrix.astype(jnp.int32), prime).astype(jnp.uint32)
+
+    def eliminate(column, carry):
+        rows, free, rank = carry
+        candidates = (rows[:, column] != 0) & free
+        pivot = jnp.argmax(candidates)
+        found = candidates[pivot]
+        # row * pivot_entry + pivot_row * (p - entry): both products are below p^2 < 2^32, so each
+        # is reduced before they are added.
+        scaled = (rows * rows[pivot, column]) % prime
+        cancel = (rows[pivot][None, :] * ((prime - rows[:, column]) % prime)[:, None]) % prime
+        reduced = (scaled + cancel) % prime
+        is_free = free & (jnp.arange(rows.shape[0]) != pivot)
+        rows = jnp.where((found & is_free)[:, None], reduced, rows)
+        return rows, jnp.where(found, is_free, free), rank + found
+
+    carry = (rows, jnp.ones(rows.shape[0], bool), jnp.zeros((), jnp.int32))
+    return jax.lax.fori_loop(0, rows.shape[1], eliminate, carry)[2]
