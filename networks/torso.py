@@ -74,7 +74,10 @@ class Torso(nn.Module):
         for axes in _GRIDS:
             cells = planes.transpose(axes).reshape(side, side, -1)
             plane = nn.Dense(side * side)(scalars).reshape(side, side, 1)
-            grids.append(nn.Dense(self.width)(jnp.concatenate([cells, plane], axis=-1)))
+            cells = jnp.concatenate([cells, plane], axis=-1)
+            # A random bias keeps empty cells off zero, where a layer norm's gradient explodes.
+            embed = nn.Dense(self.width, bias_init=nn.initializers.normal(1.0))
+            grids.append(embed(cells))
         stack = nn.scan(
             AttentiveModes,
             variable_axes={"params": 0},

@@ -23,7 +23,7 @@ import numpy as np
 _INT64_MAX = 2**63 - 1
 
 
-class IncorrectFactorization(ValueError):
+class IncorrectFactorization(ValueError):  # noqa: N818
     """The products do not compute the matrix product."""
 
 

@@ -41,8 +41,9 @@ def lift(
 
     Returns:
       A factorization over Z, proved by ``check``: the first found with all coefficients in
-      {-1, 0, 1}, or else the one with the smallest largest coefficient; None if no attempt
-      succeeds. Where not even a solution modulo 4 exists, no lift exists, and None comes at once.
+      {-1, 0, 1} (in {-2, ..., 2} where signs provably do not suffice), or else the one with the
+      smallest largest coefficient; None if no attempt succeeds. Where not even a solution modulo
+      4 exists, no lift exists, and None comes at once.
 
     Raises:
       IncorrectFactorization: the factorization is wrong modulo 2.
@@ -65,16 +66,19 @@ def lift(
         order = order[np.argsort(-brent.solution[order], kind="stable")]
         system = _Elimination(jacobian, order)
         start = brent.solution * signs
-        # Another start adds J d to E(start) / 2, which changes nothing about solvability.
-        if system.solve(brent.digit(start, 1)) is None:
+        # Another start adds J d to E(start) / 2, which changes nothing about solvability. That
+        # holds for the columns of ones alone too: if they do not suffice, some zero becomes 2.
+        change = system.solve(brent.digit(start, 1))
+        if change is None:
             return None
+        smallest_possible = 2 if change[brent.solution == 0].any() else 1
         lifted = _hensel(brent, system, start, steps, rng)
         if lifted is not None and (size := int(np.abs(lifted).max())) < best_size:
             u, v, w = brent.split(lifted)
             best = Factorization(sizes=factorization.sizes, modulus=0, u=u, v=v, w=w)
             best.check()
             best_size = size
-            if size == 1:
+            if size == smallest_possible:
                 break
     return best
 
@@ -122,11 +126,13 @@ def _detour(
         choice = _Elimination(effects, order).solve(digit)
         if choice is None:
             obstruction = system.reduce(digit[:, None])[system.unused, 0]
+            if not obstruction.any():
+                break
             effects = system.reduce(effects)[system.unused]
             choice = _Elimination(effects, order).solve(obstruction)
-            if choice is not None and not obstruction.any():
-                break
         if choice is None:
+            if k > 2:  # effects are exactly additive from the third step on: no choice helps
+                break
             choice = rng.integers(0, 2, size=len(kernel))
         x = moved(choice @ kernel % 2)
     return x

@@ -1,0 +1,49 @@
+"""Policy and value losses (paper, Methods; quantile regression: Dabney et al. 2018)."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from training.config import Config
+from training.replay import Example
+
+
+class Losses(NamedTuple):
+    """Means over the examples that count, float32 scalars."""
+
+    policy: jax.Array
+    value: jax.Array
+
+
+def quantile_loss(quantiles: jax.Array, target: jax.Array) -> jax.Array:
+    """Quantile regression with Huber's loss (delta = 1): a scalar.
+
+    Args:
+        quantiles: predictions for the levels (i + 1/2) / q, shape (q,).
+        target: the return, a scalar.
+    """
+    count = quantiles.shape[-1]
+    levels = (jnp.arange(count) + 0.5) / count
+    error = target - quantiles
+    # A prediction above the target has a negative error and the weight 1 - level. With the sign
+    # reversed the quantiles come out in falling order and risk seeking becomes risk averse.
+    weight = jnp.abs(levels - (error < 0))
+    return jnp.mean(weight * optax.losses.huber_loss(error))
+
+
+def example_losses(config: Config, params: dict, examples: Example) -> Losses:
+    """Losses of each of N examples, (N,) each, zero where an example has no weight."""
+
+    def one(example: Example) -> Losses:
+        log_probs, quantiles = config.agent.apply(
+            params, example.state, example.tokens, method="score"
+        )
+        # Actions without weight may be padding, whose log-probability is meaningless.
+        scored = jnp.where(example.weights > 0, log_probs, 0.0)
+        policy = -jnp.sum(example.weights * scored)
+        return Losses(policy, quantile_loss(quantiles, example.value))
+
+    losses = jax.vmap(one)(examples)
+    return jax.tree.map(lambda x: x * examples.weight, losses)

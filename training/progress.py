@@ -1,0 +1,218 @@
+"""What a run tells: metrics.jsonl, a live table or plain lines, and the learning curve."""
+
+import collections
+import contextlib
+import json
+import math
+import pathlib
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from training.config import Config
+from training.workdir import read_config, write_atomically
+
+# What the host counts since the run began, over all its sessions; checkpoints keep it.
+COUNTERS = {
+    "step": 0,
+    "seconds": 0.0,
+    "compile_seconds": 0.0,
+    "total_games": 0,
+    "total_solved": 0,
+    "total_evaluations": 0,
+}
+_METRICS = "metrics.jsonl"
+_WINDOW_SECONDS = 10.0
+_SECONDS_PER_LINE = 10.0
+_PLOT_BINS = 120
+
+
+@contextlib.contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Shows that something goes on, in a terminal with the seconds it has taken."""
+    began = time.monotonic()
+    with _live(lambda: Text(f"{what}: {time.monotonic() - began:.0f} s"), transient=True) as live:
+        if not live:
+            print(f"{what} ...", flush=True)
+        yield
+
+
+class Progress:
+    """Tells of every step, between entering and leaving it as a context.
+
+    Attributes:
+        counters: the numbers of COUNTERS after the steps so far.
+    """
+
+    def __init__(
+        self, config: Config, workdir: pathlib.Path, counters: dict[str, float], limit: float
+    ):
+        """Goes on from ``counters``, in a run that stops at ``limit`` seconds."""
+        self.counters = dict(counters)
+        self._config = config
+        self._limit = limit
+        self._path = workdir / _METRICS
+        self._latest: dict[str, float | None] = dict(counters)
+        self._window: collections.deque[dict[str, float]] = collections.deque()
+        self._next_line = 0.0
+
+    def __enter__(self) -> "Progress":
+        # A run that was killed wrote of steps after its last checkpoint, which are made again.
+        kept = [line for line in _read(self._path) if line["step"] <= self.counters["step"]]
+        write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in kept))
+        with contextlib.ExitStack() as stack:
+            self._file = stack.enter_context(self._path.open("a", buffering=1))
+            self._is_live = stack.enter_context(_live(self._table, transient=False))
+            self._close = stack.pop_all().close
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._close()
+
+    def update(self, metrics: dict[str, float], best_rank: int | None, seconds: float) -> None:
+        """Counts and tells one step.
+
+        Args:
+            metrics: of the step; games, solved and evaluations also add to the totals.
+            best_rank: products of the best algorithm so far.
+            seconds: wall time since the run began.
+        """
+        self.counters["step"] += 1
+        self.counters["seconds"] = round(seconds, 3)
+        for name in ("games", "solved", "evaluations"):
+            self.counters[f"total_{name}"] += int(metrics[name])
+        # JSON knows no infinity, and a float32 no more digits.
+        numbers = {k: float(f"{v:.7g}") if math.isfinite(v) else None for k, v in metrics.items()}
+        self._latest = {**self.counters, "best_rank": best_rank, **self._recent(), **numbers}
+        self._file.write(json.dumps(self._latest) + "\n")
+        if not self._is_live and seconds >= self._next_line:
+            self._next_line = seconds + _SECONDS_PER_LINE
+            print(", ".join(f"{name} {value}" for name, value in self._rows()), flush=True)
+
+    def _recent(self) -> dict[str, float | None]:
+        """Rates over the last seconds."""
+        now = dict(self.counters)
+        self._window.append(now)
+        while len(self._window) > 2 and now["seconds"] - self._window[0]["seconds"] > _WINDOW_SECONDS:
+            self._window.popleft()
+        change = {name: now[name] - value for name, value in self._window[0].items()}
+        return {
+            "evaluations_per_second": _ratio(change["total_evaluations"], change["seconds"]),
+            "solved_share": _ratio(change["total_solved"], change["total_games"]),
+        }
+
+    def _rows(self) -> list[tuple[str, str]]:
+        """Names and values of what is shown."""
+
+        def show(name: str, form: str) -> str:
+            value = self._latest.get(name)
+            return "-" if value is None else format(value, form)
+
+        losses = [name for name in self._latest if name.endswith("_loss")]
+        return [
+            ("time", f"{_clock(self._latest['seconds'])} of {_clock(self._limit)}"),
+            ("step", show("step", ",")),
+            ("games", show("total_games", ",")),
+            ("solved", f"{show('total_solved', ',')} (lately {show('solved_share', '.1%')})"),
+            ("best rank", f"{show('best_rank', 'd')} (wanted {self._config.rank_wanted})"),
+            ("evaluations/s", show("evaluations_per_second", ",.0f")),
+            *((name.replace("_", " "), show(name, ".3g")) for name in losses),
+        ]
+
+    def _table(self) -> Panel:
+        table = Table.grid(padding=(0, 2))
+        for row in self._rows():
+            table.add_row(*row)
+        return Panel(table, title=_title(self._config), subtitle="Ctrl-C saves and stops", width=64)
+
+
+def plot(workdir: pathlib.Path) -> pathlib.Path | None:
+    """Draws learning_curve.png from metrics.jsonl; None while there are no steps."""
+    config, lines = read_config(workdir), _read(workdir / _METRICS)
+    if not lines:
+        return None
+    figure = Figure(figsize=(8, 9), layout="constrained")
+    figure.suptitle(_title(config))
+    rank_axes, solved_axes, loss_axes = figure.subplots(3, sharex=True)
+    names = {name for line in lines for name, value in line.items()}
+    column = {name: np.array([line.get(name) for line in lines], float) for name in names}
+    unit, scale = ("minutes", 60) if column["seconds"][-1] > 300 else ("seconds", 1)
+    times = column["seconds"] / scale
+    loss_axes.set_xlabel(f"wall time in {unit}, compilation included")
+    _draw_ranks(rank_axes, times, column, config.rank_wanted)
+    _draw_mean(solved_axes, times, column["solved"], column["games"], color="tab:green")
+    solved_axes.set_ylabel("games solved")
+    solved_axes.yaxis.set_major_formatter(PercentFormatter(1))
+    for name in sorted(name for name in names if name.endswith("_loss")):
+        _draw_mean(loss_axes, times, column[name], np.ones_like(times), label=name.replace("_", " "))
+    loss_axes.set_ylabel("loss")
+    loss_axes.set_yscale("log", nonpositive="mask")
+    loss_axes.legend()
+    for axes in (rank_axes, solved_axes, loss_axes):
+        axes.grid(alpha=0.3)
+    path = workdir / "learning_curve.png"
+    figure.savefig(path, dpi=120)
+    return path
+
+
+def _draw_ranks(axes: Axes, times: np.ndarray, column: dict, wanted: int) -> None:
+    """The best rank, which steps down, above the moves that games cost on average."""
+    cost = -column["return"] * column["games"]
+    _draw_mean(axes, times, cost, column["games"], color="tab:gray", label="mean of all games")
+    axes.step(times, column["best_rank"], where="post", color="tab:blue", label="best algorithm")
+    axes.axhline(wanted, color="tab:red", linestyle="--", label=f"wanted: {wanted}")
+    axes.set_ylabel("moves (an unsolved game: with penalty)")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend()
+
+
+def _draw_mean(
+    axes: Axes, times: np.ndarray, total: np.ndarray, count: np.ndarray, **style: str
+) -> None:
+    """The mean ``total / count`` over equal stretches of time."""
+    edges = np.linspace(0, times[-1], min(_PLOT_BINS, len(times)) + 1)
+    counts, _ = np.histogram(times, edges, weights=count)
+    totals, _ = np.histogram(times, edges, weights=np.nan_to_num(total))
+    some = counts > 0
+    axes.plot(((edges[:-1] + edges[1:]) / 2)[some], totals[some] / counts[some], **style)
+
+
+@contextlib.contextmanager
+def _live(render: Callable[[], RenderableType], *, transient: bool) -> Iterator[bool]:
+    """Shows what ``render`` returns, four times a second; False, and nothing, without a terminal."""
+    console = Console()
+    if not console.is_interactive:
+        yield False
+        return
+    with Live(get_renderable=render, console=console, transient=transient):
+        yield True
+
+
+def _read(path: pathlib.Path) -> list[dict[str, float | None]]:
+    """The complete lines of a JSON lines file, none if there is no file."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return round(part / whole, 4) if whole else None
+
+
+def _title(config: Config) -> str:
+    return f"{config.game.target} over {config.ring.name}, seed {config.seed}"
+
+
+def _clock(seconds: float) -> str:
+    """Hours only if there are some: 1:23:45 or 3:45."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

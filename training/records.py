@@ -1,0 +1,141 @@
+"""What a run has found: algorithms on disk, each proved before it is written.
+
+The folder ``algorithms`` keeps the first algorithm of every rank and ring, as rank7-z.npz and .txt;
+nothing in it is ever overwritten. ``best.npz`` and ``best.txt`` are the best one that counts, and
+``records.jsonl`` says when each was found.
+"""
+
+import json
+import pathlib
+from collections import defaultdict
+
+import numpy as np
+
+from tensorgame.factorization import Factorization
+from tensorgame.lifting import lift
+from training.config import Config, ConfigError
+from training.workdir import fingerprint
+
+# Different algorithms of one rank modulo 2 that are tried; for <4,4,4> a lift takes seconds.
+_LIFTS_PER_RANK = 100
+
+
+class Records:
+    """The best algorithm of a run.
+
+    Over z2 with ``config.lift`` an algorithm counts once it is lifted to the integers.
+
+    Attributes:
+        best: the best algorithm that counts, or None.
+        provenance: the line of records.jsonl about it.
+    """
+
+    def __init__(self, config: Config, workdir: pathlib.Path):
+        """Loads what the folder holds.
+
+        Raises:
+            ConfigError: a file of the folder is damaged or not a correct algorithm.
+        """
+        self._config = config
+        self._workdir = workdir
+        self._folder = workdir / "algorithms"
+        self._folder.mkdir(exist_ok=True)
+        self._log = workdir / "records.jsonl"
+        self._tried: dict[int, set[bytes]] = defaultdict(set)
+        self.best: Factorization | None = None
+        self.provenance: dict = {}
+        saved = [self._load(path) for path in self._folder.glob("*.npz")]
+        counting = [found for found in saved if found.modulus == self._modulus]
+        if counting:
+            self._crown(min(counting, key=lambda found: found.rank))
+
+    @property
+    def reached(self) -> bool:
+        """Whether the rank wanted is there."""
+        return self.best is not None and self.best.rank <= self._config.rank_wanted
+
+    def offer(self, actions: np.ndarray, **provenance: float) -> Factorization | None:
+        """Takes the factors (R, 3, S) of a solved game, in the canonical basis.
+
+        They are looked at only if they are fewer than those of the best.
+
+        Args:
+            actions: over the ring played.
+            **provenance: numbers for records.jsonl.
+
+        Returns:
+            The algorithm, on disk by then, if it is the new best that counts.
+
+        Raises:
+            IncorrectFactorization: the game was not solved.
+        """
+        if self.best is not None and len(actions) >= self.best.rank:
+            return None
+        u, v, w = (actions[:, i, :size].T for i, size in enumerate(self._config.target.shape))
+        found = Factorization(
+            sizes=self._config.target.sizes, modulus=self._config.ring.modulus, u=u, v=v, w=w
+        )
+        found.check()
+        self._save(found, provenance)
+        if found.modulus != self._modulus:
+            found = self._lift(found)
+            if found is None:
+                return None
+            self._save(found, provenance)
+        self._crown(found)
+        return found
+
+    @property
+    def _modulus(self) -> int:
+        """Of the algorithms that count."""
+        return 0 if self._config.lift else self._config.ring.modulus
+
+    def _path(self, found: Factorization) -> pathlib.Path:
+        return self._folder / f"rank{found.rank}-{'z2' if found.modulus else 'z'}.npz"
+
+    def _lift(self, found: Factorization) -> Factorization | None:
+        """The algorithm over the integers, if it is the first to be tried and there is one."""
+        tried, key = self._tried[found.rank], found.key()
+        if key in tried or len(tried) == _LIFTS_PER_RANK:
+            return None
+        tried.add(key)
+        return lift(found)
+
+    def _save(self, found: Factorization, provenance: dict[str, float]) -> None:
+        """Keeps the first algorithm of its rank and ring."""
+        path = self._path(found)
+        if path.exists():
+            return
+        line = {
+            "file": path.name,
+            "rank": found.rank,
+            "ring": found.ring_name,
+            "target": self._config.target.name,
+            "seed": self._config.seed,
+            "config": fingerprint(self._config),
+            **provenance,
+        }
+        found.save_text(path.with_suffix(".txt"))
+        with self._log.open("a") as log:
+            log.write(json.dumps(line) + "\n")
+        # Last, as it is what a later run looks for.
+        found.save(path)
+
+    def _load(self, path: pathlib.Path) -> Factorization:
+        try:
+            found = Factorization.load(path)
+            found.check()
+        except ValueError as error:
+            raise ConfigError(f"{error}; move {path} away to go on without it") from None
+        if found.sizes != self._config.target.sizes:
+            raise ConfigError(f"{path} is for the sizes {found.sizes}; move it away")
+        return found
+
+    def _crown(self, found: Factorization) -> None:
+        """Makes a saved algorithm the best."""
+        self.best = found
+        lines = self._log.read_text().splitlines() if self._log.exists() else []
+        by_file = {line["file"]: line for line in map(json.loads, lines)}
+        self.provenance = by_file.get(self._path(found).name, {})
+        found.save(self._workdir / "best.npz")
+        found.save_text(self._workdir / "best.txt")

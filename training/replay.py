@@ -1,0 +1,134 @@
+"""Finished games, kept for each game in progress, and the positions drawn from them.
+
+Every game in progress owns a small ring of its own finished games. Nothing is shared between games,
+so what is learned does not depend on how the games are spread over devices.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from tensorgame.factors import outer_sum
+from tensorgame.game import State
+from training.config import Config
+
+
+class PlayedGame(NamedTuple):
+    """What the learner needs of a game, R being R_limit.
+
+    Attributes:
+        start: the tensor at the start, (S, S, S), the ring's storage type.
+        actions: the moves made, (R, 3, S), int8; zeros after the last.
+        tokens: the K actions searched before each move, (R, K, k), int16.
+        weights: their improved policy, (R, K), float32.
+        length: number of moves, int32 scalar.
+        penalty: subtracted from the return at the end; 0 if solved. float32 scalar.
+    """
+
+    start: jax.Array
+    actions: jax.Array
+    tokens: jax.Array
+    weights: jax.Array
+    length: jax.Array
+    penalty: jax.Array
+
+
+class Replay(NamedTuple):
+    """The ring of one game in progress: its last M finished games (M, ...), and how many it saw."""
+
+    games: PlayedGame
+    count: jax.Array
+
+
+class Example(NamedTuple):
+    """A position to learn from.
+
+    Attributes:
+        state: the position.
+        tokens: A actions, (A, k), int32.
+        weights: the policy target on them, (A,), float32.
+        value: the return-to-go in moves, float32 scalar.
+        weight: 0 where there was nothing to draw, else 1.
+    """
+
+    state: State
+    tokens: jax.Array
+    weights: jax.Array
+    value: jax.Array
+    weight: jax.Array
+
+
+def empty_replay(game: PlayedGame, kept_games: int) -> Replay:
+    """A ring for games shaped like ``game``."""
+    games = jax.tree.map(lambda x: jnp.zeros((kept_games, *x.shape), x.dtype), game)
+    return Replay(games, jnp.zeros((), jnp.int32))
+
+
+def keep(replay: Replay, game: PlayedGame, done: jax.Array) -> Replay:
+    """Puts ``game`` into the ring of ONE game in progress if it is ``done``."""
+    size = len(replay.games.length)
+    place = jnp.where(done, replay.count % size, size)
+    games = jax.tree.map(lambda ring, x: ring.at[place].set(x, mode="drop"), replay.games, game)
+    return Replay(games, replay.count + done)
+
+
+def sample_replay(config: Config, keys: jax.Array, replay: Replay) -> Example:
+    """Draws one position for each of N keys from the rings of B games in progress.
+
+    N divides B or B divides N; slot i draws from the i-th share of the rings.
+    """
+    slots, games = len(keys), len(replay.count)
+    share = max(1, games // slots)
+
+    def draw(key: jax.Array, slot: jax.Array) -> Example:
+        ring_key, game_key, move_key = jax.random.split(key, 3)
+        ring = slot * games // slots + jax.random.randint(ring_key, (), 0, share)
+        count = replay.count[ring]
+        limit = jnp.clip(count, 1, replay.games.length.shape[1])
+        place = jax.random.randint(game_key, (), 0, limit)
+        game: PlayedGame = jax.tree.map(lambda x: x[ring, place], replay.games)
+        move = jax.random.randint(move_key, (), 0, jnp.maximum(game.length, 1))
+        return Example(
+            state=_position(config, game, move),
+            tokens=game.tokens[move].astype(jnp.int32),
+            weights=game.weights[move],
+            value=(move - game.length) - game.penalty,
+            weight=jnp.where(count > 0, 1.0, 0.0),
+        )
+
+    return jax.vmap(draw)(keys, jnp.arange(slots))
+
+
+def _position(config: Config, game: PlayedGame, move: jax.Array) -> State:
+    """The state of ``game`` before ``move``, rebuilt from its start and its moves."""
+    past = jnp.arange(config.max_moves) < move
+    played = jnp.where(past[:, None, None], game.actions, 0)
+    residual = config.ring.reduce(game.start.astype(jnp.int32) - outer_sum(played))
+    recent = move - 1 - jnp.arange(config.game.history)
+    history = jnp.where((recent >= 0)[:, None, None], game.actions[recent], 0)
+    return State(residual.astype(game.start.dtype), move, history)
+
+
+def sample_demonstrations(config: Config, keys: jax.Array) -> Example:
+    """One random demonstration for each of N keys, with up to K of its factors as targets.
+
+    Any factor that is left is as good a next move as any other: the target is uniform.
+    """
+    actions = config.search.num_actions
+    sampler, space = config.demonstrator, config.action_space
+
+    def draw(key: jax.Array) -> Example:
+        demonstration = sampler(key)
+        shown = demonstration.actions[:actions]
+        shown = jnp.pad(shown, ((0, actions - len(shown)), (0, 0), (0, 0)))
+        targets = jnp.minimum(demonstration.count, actions)
+        return Example(
+            state=demonstration.state,
+            tokens=space.encode(shown),
+            weights=jnp.where(jnp.arange(actions) < targets, 1.0 / targets, 0.0),
+            value=-demonstration.count.astype(jnp.float32),
+            weight=jnp.ones(()),
+        )
+
+    return jax.vmap(draw)(keys)

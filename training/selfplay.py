@@ -1,0 +1,135 @@
+"""Self-play: B games a device move together, finished ones are kept and begin anew."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from search.gumbel import SearchResult, search
+from tensorgame.basis import Basis, change_basis, to_canonical
+from tensorgame.game import State
+from training.config import Config
+from training.replay import PlayedGame, Replay, keep
+
+
+class Episode(NamedTuple):
+    """A game in progress.
+
+    Attributes:
+        state: the position.
+        basis: the basis it is played in.
+        played: the game so far, for the learner.
+    """
+
+    state: State
+    basis: Basis
+    played: PlayedGame
+
+
+class Found(NamedTuple):
+    """The shortest solved game seen.
+
+    Attributes:
+        moves: its length; R_limit + 1 if there was none. int32 scalar.
+        actions: its factors in the canonical basis, zeros after the last: (R, 3, S), int32.
+    """
+
+    moves: jax.Array
+    actions: jax.Array
+
+
+class PlayStatistics(NamedTuple):
+    """Sums over the games that finished and the moves made; float32 scalars."""
+
+    games: jax.Array
+    solved: jax.Array
+    returns: jax.Array
+    entropy: jax.Array
+    moves: jax.Array
+
+
+def new_episode(config: Config, key: jax.Array) -> Episode:
+    """A new game in a random basis; the key is consumed."""
+    ring, rules, space = config.ring, config.rules, config.action_space
+    basis = config.bases(key)
+    start = rules.init(change_basis(jnp.asarray(config.target.tensor()), basis, ring))
+    moves, actions = rules.max_moves, config.search.num_actions
+    played = PlayedGame(
+        start=start.residual,
+        actions=jnp.zeros((moves, 3, space.side), jnp.int8),
+        tokens=jnp.zeros((moves, actions, space.num_tokens), jnp.int16),
+        weights=jnp.zeros((moves, actions), jnp.float32),
+        length=jnp.zeros((), jnp.int32),
+        penalty=jnp.zeros((), jnp.float32),
+    )
+    return Episode(start, basis, played)
+
+
+def nothing_found(config: Config) -> Found:
+    """The `Found` of no game."""
+    moves, side = config.max_moves, config.target.side
+    return Found(jnp.array(moves + 1, jnp.int32), jnp.zeros((moves, 3, side), jnp.int32))
+
+
+def play_move(
+    config: Config, params: dict, keys: jax.Array, episodes: Episode, replay: Replay, found: Found
+) -> tuple[Episode, Replay, Found, PlayStatistics]:
+    """Makes one move in each of B games.
+
+    Args:
+        config: the run's.
+        params: of the network that plays.
+        keys: one typed key a game, (B,), consumed.
+        episodes: B games.
+        replay: where the finished ones go.
+        found: the shortest solved game so far.
+
+    Returns:
+        The games after the move, finished ones having been begun anew, and the rest updated.
+    """
+    search_keys, reset_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+    result = search(config.agent, config.search, params, search_keys, episodes.state)
+    episodes = jax.vmap(_advance, in_axes=(None, 0, 0))(config, episodes, result)
+    done = jax.vmap(config.rules.done)(episodes.state)
+    solved = jax.vmap(config.rules.solved)(episodes.state)
+    replay = jax.vmap(keep)(replay, episodes.played, done)
+    statistics = PlayStatistics(
+        games=done.sum(dtype=jnp.float32),
+        solved=solved.sum(dtype=jnp.float32),
+        returns=jnp.where(done, -episodes.played.length - episodes.played.penalty, 0.0).sum(),
+        entropy=result.entropy.sum(),
+        moves=jnp.array(len(keys), jnp.float32),
+    )
+    found = _shorter(config, found, episodes, solved)
+    fresh = jax.vmap(new_episode, in_axes=(None, 0))(config, reset_keys)
+    episodes = jax.tree.map(
+        lambda new, old: jnp.where(done.reshape(-1, *[1] * (old.ndim - 1)), new, old),
+        fresh,
+        episodes,
+    )
+    return episodes, replay, found, statistics
+
+
+def _advance(config: Config, episode: Episode, result: SearchResult) -> Episode:
+    """Makes the chosen move of ONE game and writes it down."""
+    state, reward = config.rules.step(episode.state, result.action)
+    move, played = episode.state.moves, episode.played
+    played = PlayedGame(
+        start=played.start,
+        actions=played.actions.at[move].set(result.action),
+        tokens=played.tokens.at[move].set(result.tokens.astype(jnp.int16)),
+        weights=played.weights.at[move].set(result.weights),
+        length=state.moves,
+        penalty=-1.0 - reward,
+    )
+    return Episode(state, episode.basis, played)
+
+
+def _shorter(config: Config, found: Found, episodes: Episode, solved: jax.Array) -> Found:
+    """The shortest of ``found`` and the games that have just been solved."""
+    length = jnp.where(solved, episodes.played.length, config.max_moves + 1)
+    best = jnp.argmin(length)
+    actions, basis = jax.tree.map(lambda x: x[best], (episodes.played.actions, episodes.basis))
+    candidate = Found(length[best], to_canonical(actions, basis, config.ring))
+    is_shorter = candidate.moves < found.moves
+    return jax.tree.map(lambda new, old: jnp.where(is_shorter, new, old), candidate, found)

@@ -1,0 +1,215 @@
+"""The training step: self-play, replay, losses and update as ONE compiled SPMD program.
+
+`jit(shard_map(step))` over a one-dimensional mesh is what `pmap` has become. Games and their rings
+are sharded, parameters are replicated, and the only communication is one mean of gradients an update
+and one sum of statistics a step.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from training.config import Config
+from training.losses import Losses, example_losses
+from training.replay import Replay, empty_replay, sample_demonstrations, sample_replay
+from training.selfplay import (
+    Episode,
+    Found,
+    PlayStatistics,
+    new_episode,
+    nothing_found,
+    play_move,
+)
+
+AXIS = "devices"
+
+
+class TrainState(NamedTuple):
+    """Everything that decides the future of a run.
+
+    Attributes:
+        params: of the network.
+        optimizer: optax state.
+        key: a typed key, folded with the step to make all randomness.
+        step: steps made, int32 scalar.
+        episodes: B games in progress.
+        replay: B rings of finished games.
+    """
+
+    params: dict
+    optimizer: optax.OptState
+    key: jax.Array
+    step: jax.Array
+    episodes: Episode
+    replay: Replay
+
+
+class StepOutput(NamedTuple):
+    """What a step reports.
+
+    Attributes:
+        metrics: float32 scalars, over all devices.
+        found: the shortest solved game of each of D devices, (D, ...).
+    """
+
+    metrics: dict[str, jax.Array]
+    found: Found
+
+
+_SPECS = TrainState(
+    params=PartitionSpec(),
+    optimizer=PartitionSpec(),
+    key=PartitionSpec(),
+    step=PartitionSpec(),
+    episodes=PartitionSpec(AXIS),
+    replay=PartitionSpec(AXIS),
+)
+
+
+def make_mesh(config: Config) -> Mesh:
+    """The mesh of the configured devices."""
+    devices = jax.devices()[: config.num_devices]
+    return jax.make_mesh((len(devices),), (AXIS,), (AxisType.Auto,), devices=devices)
+
+
+def make_optimizer(config: Config) -> optax.GradientTransformation:
+    """AdamW after a clip of the gradient (the clip comes first: after Adam it would do nothing)."""
+    c = config.learner
+    rate = optax.linear_schedule(0.0, c.learning_rate, c.warmup_updates)
+    return optax.chain(
+        optax.clip_by_global_norm(c.max_gradient_norm),
+        optax.adamw(rate, weight_decay=c.weight_decay),
+    )
+
+
+def init_state(config: Config, mesh: Mesh) -> TrainState:
+    """The state before the first step, born sharded."""
+
+    def init() -> TrainState:
+        key, params_key, games_key = jax.random.split(jax.random.key(config.seed), 3)
+        ids = _global_ids(config.selfplay.num_games // mesh.size)
+        episodes = jax.vmap(lambda i: new_episode(config, jax.random.fold_in(games_key, i)))(ids)
+        one = jax.tree.map(lambda x: x[0], episodes)
+        tokens = jnp.zeros((1, config.action_space.num_tokens), jnp.int32)
+        params = config.agent.init(params_key, one.state, tokens, method="score")
+        ring = empty_replay(one.played, config.selfplay.kept_games)
+        return TrainState(
+            params=params,
+            optimizer=make_optimizer(config).init(params),
+            key=key,
+            step=jnp.zeros((), jnp.int32),
+            episodes=episodes,
+            replay=jax.tree.map(lambda x: jnp.broadcast_to(x, (len(ids), *x.shape)), ring),
+        )
+
+    mapped = jax.shard_map(init, mesh=mesh, in_specs=(), out_specs=_SPECS, check_vma=False)
+    return jax.jit(mapped)()
+
+
+def make_step(config: Config, mesh: Mesh) -> Callable[[TrainState], tuple[TrainState, StepOutput]]:
+    """The compiled training step; it takes the state over (its buffers are donated)."""
+
+    def step(state: TrainState) -> tuple[TrainState, StepOutput]:
+        play_key, learn_key = jax.random.split(jax.random.fold_in(state.key, state.step))
+        episodes, replay, found, played = _play(config, play_key, state)
+        params, optimizer, learned = _learn(config, learn_key, state, replay)
+        new = TrainState(params, optimizer, state.key, state.step + 1, episodes, replay)
+        metrics = {**_play_metrics(config, played), **learned}
+        return new, StepOutput(metrics, jax.tree.map(lambda x: x[None], found))
+
+    # mctx does not trace with varying-axis checks, and with them pmean would scale gradients.
+    mapped = jax.shard_map(
+        step,
+        mesh=mesh,
+        in_specs=(_SPECS,),
+        out_specs=(_SPECS, StepOutput(PartitionSpec(), PartitionSpec(AXIS))),
+        check_vma=False,
+    )
+    shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), _SPECS)
+    return jax.jit(mapped, donate_argnums=0, in_shardings=(shardings,))
+
+
+def _global_ids(count: int) -> jax.Array:
+    """The places of this device's ``count`` items among those of all devices."""
+    return jax.lax.axis_index(AXIS) * count + jnp.arange(count)
+
+
+def _keys(key: jax.Array, count: int) -> jax.Array:
+    """Keys of this device's ``count`` items, the same for any number of devices."""
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(_global_ids(count))
+
+
+def _play(config: Config, key: jax.Array, state: TrainState):
+    """Some moves of each game: the games, their rings, what was found, and summed statistics."""
+
+    def move(carry, move_key: jax.Array):
+        episodes, replay, found = carry
+        keys = _keys(move_key, len(replay.count))
+        *carry, played = play_move(config, state.params, keys, episodes, replay, found)
+        return tuple(carry), played
+
+    carry = (state.episodes, state.replay, nothing_found(config))
+    keys = jax.random.split(key, config.selfplay.moves_per_step)
+    carry, played = jax.lax.scan(move, carry, keys)
+    return *carry, jax.tree.map(lambda x: x.sum(), played)
+
+
+def _play_metrics(config: Config, played: PlayStatistics) -> dict[str, jax.Array]:
+    total: PlayStatistics = jax.lax.psum(played, AXIS)
+    return {
+        "games": total.games,
+        "solved": total.solved,
+        "evaluations": total.moves * (config.search.num_simulations + 1),
+        "return": total.returns / jnp.maximum(total.games, 1.0),
+        "root_entropy": total.entropy / total.moves,
+    }
+
+
+def _learn(config: Config, key: jax.Array, state: TrainState, replay: Replay):
+    """Some updates: the parameters, the optimizer's state, and the mean losses."""
+    transform = make_optimizer(config)
+    devices = jax.lax.axis_size(AXIS)
+
+    def objective(params: dict, key: jax.Array):
+        replay_key, demonstration_key = jax.random.split(key)
+        positions = _keys(replay_key, config.learner.replay_batch // devices)
+        demonstrations = _keys(demonstration_key, config.learner.demonstration_batch // devices)
+        parts = (
+            sample_replay(config, positions, replay),
+            sample_demonstrations(config, demonstrations),
+        )
+        examples = jax.tree.map(lambda *xs: jnp.concatenate(xs), *parts)
+        losses = example_losses(config, params, examples)
+        total = config.learner.policy_weight * losses.policy.mean()
+        total += config.learner.value_weight * losses.value.mean()
+        count = len(positions)
+        weight = jnp.maximum(examples.weight[:count].mean(), 1e-6)
+        own, demonstrated = (
+            jax.tree.map(lambda x: x[:count].mean() / weight, losses),
+            jax.tree.map(lambda x: x[count:].mean(), losses),
+        )
+        return total, (own, demonstrated)
+
+    def update(carry, update_key: jax.Array):
+        params, optimizer = carry
+        gradients, losses = jax.grad(objective, has_aux=True)(params, update_key)
+        gradients, losses = jax.lax.pmean((gradients, losses), AXIS)
+        updates, optimizer = transform.update(gradients, optimizer, params)
+        params = optax.apply_updates(params, updates)
+        return (params, optimizer), (losses, optax.global_norm(gradients))
+
+    keys = jax.random.split(key, config.learner.updates_per_step)
+    carry, (losses, norm) = jax.lax.scan(update, (state.params, state.optimizer), keys)
+    own, demonstrated = jax.tree.map(jnp.mean, losses)
+    metrics = {
+        "policy_loss": own.policy,
+        "value_loss": own.value,
+        "demonstration_policy_loss": demonstrated.policy,
+        "demonstration_value_loss": demonstrated.value,
+        "gradient_norm": norm.mean(),
+    }
+    return *carry, metrics
