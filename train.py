@@ -1,34 +1,31 @@
 """Discovers matrix multiplication algorithms: ``python train.py``.
 
-The same command again goes on from the last checkpoint in its work folder, with a new time budget.
+The same command again goes on from the last checkpoint of its work folder, with a new time budget.
 Exit status: 0, an algorithm of the wanted rank is there; 1, the run ended without one; 2, bad
 input; 130 (143), stopped by Ctrl-C (SIGTERM) after a checkpoint.
 """
 
 import argparse
 import dataclasses
-import math
-import os
 import pathlib
 import runpy
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
-import jax
 import tyro
 
 from training.checkpoint import Checkpoints
-from training.config import Config, ConfigError
-from training.progress import COUNTERS, Progress, plot, waiting
+from training.config import Config, ConfigError, check_types
+from training.loop import DivergenceError, Loop
+from training.plotting import plot
+from training.progress import COUNTERS, Progress, waiting
 from training.records import Records
-from training.step import StepOutput, TrainState, init_state, make_mesh, make_step
+from training.step import init_state, make_mesh, make_step
 from training.workdir import claim, default_workdir
-
-_CHECKPOINT_SECONDS = 60.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,87 +38,134 @@ class Arguments:
     config: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FILE")] = None
     """A Python file that defines config = Config(...); the flags below change single fields."""
     workdir: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Where everything is kept, and looked for to go on from; by default a folder in runs/ that is
+    """Keeps all results; a run goes on from what it holds. By default a folder in runs/ that is
     named after the configuration."""
-    run: Annotated[Config, tyro.conf.arg(name="")] = Config()
+    run: Annotated[Config, tyro.conf.arg(name="")]
 
 
-class Diverged(RuntimeError):
-    """A number of the learner is not finite."""
-
-
-class Interrupts:
-    """Notes the first Ctrl-C or SIGTERM inside the context; the second acts as usual.
-
-    Attributes:
-        number: of the signal, 0 without one.
-    """
-
-    def __enter__(self) -> "Interrupts":
-        self.number = 0
-        signals = (signal.SIGINT, signal.SIGTERM)
-        self._handlers = {number: signal.signal(number, self._note) for number in signals}
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _frame: object) -> None:
-        self.number = number
-        self.__exit__()
-        print("stopping after the steps in progress ...", flush=True)
-
-
-@dataclasses.dataclass(frozen=True)
-class Loop:
-    """The steps of a run until it is over.
-
-    Attributes:
-        step: the compiled training step.
-        clock: seconds since the run began, those of earlier sessions included.
-        limit: seconds at which to give up.
-    """
-
-    step: Callable[[TrainState], tuple[TrainState, StepOutput]]
-    config: Config
-    records: Records
-    progress: Progress
-    checkpoints: Checkpoints
-    clock: Callable[[], float]
-    limit: float
-
-    def run(self, state: TrainState) -> int:
-        """Makes steps; returns the exit status.
-
-        Raises:
-            Diverged: a loss is not finite.
-        """
-        pending: list[StepOutput] = []
-        saved = self.clock()
-        with Interrupts() as interrupts, self.progress:
-            while True:
-                over = self.records.reached or interrupts.number or self.clock() >= self.limit
-                saving = over or self.clock() - saved >= _CHECKPOINT_SECONDS
-                if not saving:
-                    state, output = self.step(state)
-                    pending.append(output)
-                # While outputs are handled, the device is at work on the step after them; only
-                # before a checkpoint all are.
-                while len(pending) > (not saving):
-                    self._handle(pending.pop(0))
-                if saving:
-                    counters = self.progress.counters
-                    self.checkpoints.save(counters["step"], state, counters)
-                    saved = self.clock()
-                if over:
-                    break
-        if self.records.reached:
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line ``argv``; returns the exit status."""
+    began = time.monotonic()
+    try:
+        arguments = _parse(argv)
+        config = arguments.run
+        config.validate()
+        for warning in config.warnings():
+            print(f"warning: {warning}", file=sys.stderr)
+        workdir = arguments.workdir or default_workdir(config)
+        claim(workdir, config)
+        records = Records(config, workdir)
+        if records.reached:
+            print(f"An algorithm of rank {config.rank_wanted} or less was found earlier.\n")
+            _report(records, workdir)
             return 0
-        return 128 + interrupts.number if interrupts.number else 1
+        return _run(config, workdir, records, began)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
 
-    def _handle(self, output: StepOutput) -> None:
-        """Keeps what a step found and tells of it."""
-        metrics, found = jax.device_get(output)
-        step, seconds = self.progress.counters["step"] + 1, self.clock()
-        ...
+
+def _parse(argv: Sequence[str] | None) -> Arguments:
+    # The file has to be known first, as it changes the defaults that --help shows.
+    parser = argparse.ArgumentParser(prog="train.py", add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", type=pathlib.Path)
+    path = parser.parse_known_args(argv)[0].config
+    default = Arguments(run=_load(path) if path else Config())
+    return tyro.cli(Arguments, prog="train.py", args=argv, default=default)
+
+
+def _load(path: pathlib.Path) -> Config:
+    """The ``config`` that a Python file defines."""
+    if not path.is_file():
+        raise ConfigError(
+            f"--config is {path}, which is no file; name one like those in tpu_configs"
+        )
+    try:
+        config = runpy.run_path(str(path)).get("config")
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+        line = lines[-1] if lines else getattr(error, "lineno", "?")
+        raise ConfigError(
+            f"--config is {path}, whose line {line} raises {type(error).__name__}: {error}; "
+            "--help lists the fields of Config"
+        ) from None
+    if not isinstance(config, Config):
+        raise ConfigError(f"--config is {path}, which has to define config = Config(...)")
+    check_types(config)
+    return config
+
+
+def _run(config: Config, workdir: pathlib.Path, records: Records, began: float) -> int:
+    """Trains until the rank is found or the budget used; returns the exit status."""
+    checkpoints = Checkpoints(workdir)
+    counters = COUNTERS
+    compiling = time.monotonic()
+    with waiting("compiling the training step"):
+        mesh = make_mesh(config)
+        state = init_state(config, mesh)
+        restored = checkpoints.restore(state)
+        if restored is not None:
+            state, counters = restored.state, restored.counters
+        step = make_step(config, mesh).lower(state).compile()
+    compiling = time.monotonic() - compiling
+    print(f"compiled in {compiling:.1f} s", flush=True)
+    print(f"step {counters['step']} of the run in {workdir}", flush=True)
+    began -= counters["seconds"]
+    limit = counters["seconds"] + 60 * config.max_minutes
+    counters = {**counters, "compile_seconds": counters["compile_seconds"] + compiling}
+    loop = Loop(
+        config=config,
+        step=step,
+        records=records,
+        progress=Progress(config, workdir, counters, limit),
+        checkpoints=checkpoints,
+        clock=lambda: time.monotonic() - began,
+        limit=limit,
+    )
+    try:
+        status = _conclude(config, records, workdir, loop.run(state))
+    except DivergenceError as error:
+        print(
+            f"error: {error}; the last checkpoint is of step {checkpoints.latest} in "
+            f"{checkpoints.folder}, a lower learner.learning_rate may help",
+            file=sys.stderr,
+        )
+        status = 1
+    print(f"learning curve: {plot(workdir)}")
+    return status
+
+
+def _conclude(config: Config, records: Records, workdir: pathlib.Path, stopped_by: int) -> int:
+    """Says how the run ended; returns the exit status."""
+    if records.reached:
+        print()
+        _report(records, workdir)
+        return 0
+    if records.best is None:
+        reached = "no algorithm yet"
+    else:
+        reached = f"the best algorithm so far has {records.best.rank} products ({workdir}/best.txt)"
+    reason = "stopped by a signal" if stopped_by else f"{config.max_minutes:g} minutes are used up"
+    print(f"{reason} before rank {config.rank_wanted} was found: {reached}")
+    print("the same command goes on from here")
+    return 128 + stopped_by if stopped_by else 1
+
+
+def _report(records: Records, workdir: pathlib.Path) -> None:
+    """Prints the best algorithm with its proof and its origin."""
+    found, origin = records.best, records.provenance
+    print(found.equations())
+    print(f"\n{found.check()}")
+    print(f"saved as {workdir / 'best.npz'} and {workdir / 'best.txt'}")
+    if origin:
+        print(
+            f"found at step {origin['step']} after {origin['seconds']:.1f} s, "
+            f"{origin['compile_seconds']:.1f} s of them for compilation"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -4,6 +4,7 @@ import pathlib
 import sys
 from typing import NamedTuple
 
+import jax
 import orbax.checkpoint as ocp
 from absl import logging
 
@@ -47,9 +48,9 @@ class Checkpoints:
         if step == self.latest:
             return
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), counters=ocp.args.JsonSave(counters)
+            state=ocp.args.StandardSave(_filled(state)), counters=ocp.args.JsonSave(counters)
         )
-        self._manager.save(step, args=items, force=True)
+        self._manager.save(step, args=items)
 
     def restore(self, state_like: object) -> Checkpoint | None:
         """The newest readable checkpoint, placed on devices like ``state_like``; None without any.
@@ -60,22 +61,31 @@ class Checkpoints:
             ConfigError: there are checkpoints, but none can be read.
         """
         items = ocp.args.Composite(
-            state=ocp.args.StandardRestore(state_like), counters=ocp.args.JsonRestore()
+            state=ocp.args.StandardRestore(_filled(state_like)), counters=ocp.args.JsonRestore()
         )
         damaged = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 restored = self._manager.restore(step, args=items)
             except Exception as error:  # a dozen unrelated types, by what is damaged
-                damaged[step] = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+                reason, _, _ = str(error).partition("\n")
+                damaged[step] = f"{type(error).__name__}: {reason[:200]}"
                 continue
             for bad, reason in damaged.items():
                 print(f"warning: dropped the damaged checkpoint {bad} ({reason})", file=sys.stderr)
                 self._manager.delete(bad)
-            return Checkpoint(step, restored.state, restored.counters)
+            state = jax.tree.map(
+                lambda like, saved: saved if like.size else like, state_like, restored.state
+            )
+            return Checkpoint(step, state, restored.counters)
         if damaged:
             raise ConfigError(
                 f"no checkpoint in {self.folder} can be read ({damaged[max(damaged)]}); remove "
                 "that folder to start over, or name another one with --workdir"
             )
         return None
+
+
+def _filled(state: object) -> object:
+    """``state`` without arrays of size zero, such as an empty history: Orbax refuses them."""
+    return jax.tree.map(lambda x: x if x.size else None, state)

@@ -1,12 +1,12 @@
 """The configuration of a run: one frozen dataclass, the source of every command-line flag.
 
-Defaults are those of the main job: the 2 x 2 x 2 target on a laptop's CPU. The paper's number stands
-in brackets where there is one. The docstring under each field is its ``--help`` text.
+Defaults are those of the main job: the 2 x 2 x 2 target on a laptop's CPU. The paper's number
+stands in brackets where there is one. The docstring under each field is its ``--help`` text.
 """
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 
@@ -77,6 +77,9 @@ class SelfPlayConfig:
 class LearnerConfig:
     """How the network learns."""
 
+    demonstration_steps: int = 100
+    """First steps, in which nothing is played and only demonstrations are learned from: before the
+    network can finish a game, its own games teach it nothing."""
     updates_per_step: int = 4
     """Gradient updates in one training step."""
     replay_batch: int = 128
@@ -189,6 +192,7 @@ class Config:
         Raises:
             ConfigError: one sentence with the field, its value and what would work.
         """
+        check_types(self)
         try:
             side = self.target.side
         except ValueError as error:
@@ -271,6 +275,7 @@ _MAY_BE_ZERO = {
     "network.token_size",
     "search.value_scale",
     "search.maxvisit_init",
+    "learner.demonstration_steps",
     "learner.warmup_updates",
     "learner.weight_decay",
     "learner.policy_weight",
@@ -285,6 +290,27 @@ _AT_MOST = {
     "demonstrations.density": 0.99,
     "demonstrations.large": 1.0,
 }
+
+
+def check_types(values: object, prefix: str = "") -> None:
+    """Refuses values of a wrong type, which nothing else does in a configuration file.
+
+    Raises:
+        ConfigError: one sentence with the field, its value and what would work.
+    """
+    for field in dataclasses.fields(values):
+        name, value, wanted = prefix + field.name, getattr(values, field.name), field.type
+        if options := get_args(wanted):
+            expected = " or ".join(options)
+            fits = value in options
+        else:
+            expected = f"of type {wanted.__name__}"
+            accepted = (float, int) if wanted is float else wanted
+            # Python takes True for an int.
+            fits = isinstance(value, accepted) and isinstance(value, bool) == (wanted is bool)
+        _require(fits, f"{name} is {value!r}; it must be {expected}")
+        if dataclasses.is_dataclass(value):
+            check_types(value, f"{name}.")
 
 
 def _check_numbers(section: str, values: object) -> None:

@@ -11,7 +11,7 @@ from training.replay import Example
 
 
 class Losses(NamedTuple):
-    """Means over the examples that count, float32 scalars."""
+    """Of one example, or means; float32."""
 
     policy: jax.Array
     value: jax.Array
@@ -34,7 +34,7 @@ def quantile_loss(quantiles: jax.Array, target: jax.Array) -> jax.Array:
 
 
 def example_losses(config: Config, params: dict, examples: Example) -> Losses:
-    """Losses of each of N examples, (N,) each, zero where an example has no weight."""
+    """Losses of each of N examples, (N,) each."""
 
     def one(example: Example) -> Losses:
         log_probs, quantiles = config.agent.apply(
@@ -45,5 +45,4 @@ def example_losses(config: Config, params: dict, examples: Example) -> Losses:
         policy = -jnp.sum(example.weights * scored)
         return Losses(policy, quantile_loss(quantiles, example.value))
 
-    losses = jax.vmap(one)(examples)
-    return jax.tree.map(lambda x: x * examples.weight, losses)
+    return jax.vmap(one)(examples)

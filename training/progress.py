@@ -1,4 +1,4 @@
-"""What a run tells: metrics.jsonl, a live table or plain lines, and the learning curve."""
+"""What a run tells of every step: a line of metrics.jsonl, and a live table or plain lines."""
 
 import collections
 import contextlib
@@ -8,10 +8,6 @@ import pathlib
 import time
 from collections.abc import Callable, Iterator
 
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
 from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.panel import Panel
@@ -19,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from training.config import Config
-from training.workdir import read_config, write_atomically
+from training.workdir import write_atomically
 
 # What the host counts since the run began, over all its sessions; checkpoints keep it.
 COUNTERS = {
@@ -33,7 +29,6 @@ COUNTERS = {
 _METRICS = "metrics.jsonl"
 _WINDOW_SECONDS = 10.0
 _SECONDS_PER_LINE = 10.0
-_PLOT_BINS = 120
 
 
 @contextlib.contextmanager
@@ -60,17 +55,18 @@ class Progress:
         self.counters = dict(counters)
         self._config = config
         self._limit = limit
-        self._path = workdir / _METRICS
+        self._workdir = workdir
         self._latest: dict[str, float | None] = dict(counters)
         self._window: collections.deque[dict[str, float]] = collections.deque()
         self._next_line = 0.0
 
     def __enter__(self) -> "Progress":
         # A run that was killed wrote of steps after its last checkpoint, which are made again.
-        kept = [line for line in _read(self._path) if line["step"] <= self.counters["step"]]
-        write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in kept))
+        path, lines = self._workdir / _METRICS, read_metrics(self._workdir)
+        kept = [line for line in lines if line["step"] <= self.counters["step"]]
+        write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept))
         with contextlib.ExitStack() as stack:
-            self._file = stack.enter_context(self._path.open("a", buffering=1))
+            self._file = stack.enter_context(path.open("a", buffering=1))
             self._is_live = stack.enter_context(_live(self._table, transient=False))
             self._close = stack.pop_all().close
         return self
@@ -102,7 +98,9 @@ class Progress:
         """Rates over the last seconds."""
         now = dict(self.counters)
         self._window.append(now)
-        while len(self._window) > 2 and now["seconds"] - self._window[0]["seconds"] > _WINDOW_SECONDS:
+        while (
+            len(self._window) > 2 and now["seconds"] - self._window[0]["seconds"] > _WINDOW_SECONDS
+        ):
             self._window.popleft()
         change = {name: now[name] - value for name, value in self._window[0].items()}
         return {
@@ -132,63 +130,12 @@ class Progress:
         table = Table.grid(padding=(0, 2))
         for row in self._rows():
             table.add_row(*row)
-        return Panel(table, title=_title(self._config), subtitle="Ctrl-C saves and stops", width=64)
-
-
-def plot(workdir: pathlib.Path) -> pathlib.Path | None:
-    """Draws learning_curve.png from metrics.jsonl; None while there are no steps."""
-    config, lines = read_config(workdir), _read(workdir / _METRICS)
-    if not lines:
-        return None
-    figure = Figure(figsize=(8, 9), layout="constrained")
-    figure.suptitle(_title(config))
-    rank_axes, solved_axes, loss_axes = figure.subplots(3, sharex=True)
-    names = {name for line in lines for name, value in line.items()}
-    column = {name: np.array([line.get(name) for line in lines], float) for name in names}
-    unit, scale = ("minutes", 60) if column["seconds"][-1] > 300 else ("seconds", 1)
-    times = column["seconds"] / scale
-    loss_axes.set_xlabel(f"wall time in {unit}, compilation included")
-    _draw_ranks(rank_axes, times, column, config.rank_wanted)
-    _draw_mean(solved_axes, times, column["solved"], column["games"], color="tab:green")
-    solved_axes.set_ylabel("games solved")
-    solved_axes.yaxis.set_major_formatter(PercentFormatter(1))
-    for name in sorted(name for name in names if name.endswith("_loss")):
-        _draw_mean(loss_axes, times, column[name], np.ones_like(times), label=name.replace("_", " "))
-    loss_axes.set_ylabel("loss")
-    loss_axes.set_yscale("log", nonpositive="mask")
-    loss_axes.legend()
-    for axes in (rank_axes, solved_axes, loss_axes):
-        axes.grid(alpha=0.3)
-    path = workdir / "learning_curve.png"
-    figure.savefig(path, dpi=120)
-    return path
-
-
-def _draw_ranks(axes: Axes, times: np.ndarray, column: dict, wanted: int) -> None:
-    """The best rank, which steps down, above the moves that games cost on average."""
-    cost = -column["return"] * column["games"]
-    _draw_mean(axes, times, cost, column["games"], color="tab:gray", label="mean of all games")
-    axes.step(times, column["best_rank"], where="post", color="tab:blue", label="best algorithm")
-    axes.axhline(wanted, color="tab:red", linestyle="--", label=f"wanted: {wanted}")
-    axes.set_ylabel("moves (an unsolved game: with penalty)")
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend()
-
-
-def _draw_mean(
-    axes: Axes, times: np.ndarray, total: np.ndarray, count: np.ndarray, **style: str
-) -> None:
-    """The mean ``total / count`` over equal stretches of time."""
-    edges = np.linspace(0, times[-1], min(_PLOT_BINS, len(times)) + 1)
-    counts, _ = np.histogram(times, edges, weights=count)
-    totals, _ = np.histogram(times, edges, weights=np.nan_to_num(total))
-    some = counts > 0
-    axes.plot(((edges[:-1] + edges[1:]) / 2)[some], totals[some] / counts[some], **style)
+        return Panel(table, title=title(self._config), subtitle="Ctrl-C saves and stops", width=64)
 
 
 @contextlib.contextmanager
 def _live(render: Callable[[], RenderableType], *, transient: bool) -> Iterator[bool]:
-    """Shows what ``render`` returns, four times a second; False, and nothing, without a terminal."""
+    """Shows what ``render`` returns, and whether there is a terminal to show it in."""
     console = Console()
     if not console.is_interactive:
         yield False
@@ -197,8 +144,9 @@ def _live(render: Callable[[], RenderableType], *, transient: bool) -> Iterator[
         yield True
 
 
-def _read(path: pathlib.Path) -> list[dict[str, float | None]]:
-    """The complete lines of a JSON lines file, none if there is no file."""
+def read_metrics(workdir: pathlib.Path) -> list[dict[str, float | None]]:
+    """The complete lines of metrics.jsonl, none if there is no such file."""
+    path = workdir / _METRICS
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
@@ -207,7 +155,8 @@ def _ratio(part: float, whole: float) -> float | None:
     return round(part / whole, 4) if whole else None
 
 
-def _title(config: Config) -> str:
+def title(config: Config) -> str:
+    """Names a run."""
     return f"{config.game.target} over {config.ring.name}, seed {config.seed}"
 
 

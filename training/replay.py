@@ -1,4 +1,4 @@
-"""Finished games, kept for each game in progress, and the positions drawn from them.
+"""What is learned from: positions of finished games, and random demonstrations.
 
 Every game in progress owns a small ring of its own finished games. Nothing is shared between games,
 so what is learned does not depend on how the games are spread over devices.
@@ -49,14 +49,12 @@ class Example(NamedTuple):
         tokens: A actions, (A, k), int32.
         weights: the policy target on them, (A,), float32.
         value: the return-to-go in moves, float32 scalar.
-        weight: 0 where there was nothing to draw, else 1.
     """
 
     state: State
     tokens: jax.Array
     weights: jax.Array
     value: jax.Array
-    weight: jax.Array
 
 
 def empty_replay(game: PlayedGame, kept_games: int) -> Replay:
@@ -73,15 +71,18 @@ def keep(replay: Replay, game: PlayedGame, done: jax.Array) -> Replay:
     return Replay(games, replay.count + done)
 
 
-def sample_replay(config: Config, keys: jax.Array, replay: Replay) -> Example:
+def sample_replay(config: Config, keys: jax.Array, replay: Replay) -> tuple[Example, jax.Array]:
     """Draws one position for each of N keys from the rings of B games in progress.
 
     N divides B or B divides N; slot i draws from the i-th share of the rings.
+
+    Returns:
+        The positions, and whether there was a game to draw from, bool (N,).
     """
     slots, games = len(keys), len(replay.count)
     share = max(1, games // slots)
 
-    def draw(key: jax.Array, slot: jax.Array) -> Example:
+    def draw(key: jax.Array, slot: jax.Array) -> tuple[Example, jax.Array]:
         ring_key, game_key, move_key = jax.random.split(key, 3)
         ring = slot * games // slots + jax.random.randint(ring_key, (), 0, share)
         count = replay.count[ring]
@@ -89,13 +90,13 @@ def sample_replay(config: Config, keys: jax.Array, replay: Replay) -> Example:
         place = jax.random.randint(game_key, (), 0, limit)
         game: PlayedGame = jax.tree.map(lambda x: x[ring, place], replay.games)
         move = jax.random.randint(move_key, (), 0, jnp.maximum(game.length, 1))
-        return Example(
+        example = Example(
             state=_position(config, game, move),
             tokens=game.tokens[move].astype(jnp.int32),
             weights=game.weights[move],
             value=(move - game.length) - game.penalty,
-            weight=jnp.where(count > 0, 1.0, 0.0),
         )
+        return example, count > 0
 
     return jax.vmap(draw)(keys, jnp.arange(slots))
 
@@ -128,7 +129,29 @@ def sample_demonstrations(config: Config, keys: jax.Array) -> Example:
             tokens=space.encode(shown),
             weights=jnp.where(jnp.arange(actions) < targets, 1.0 / targets, 0.0),
             value=-demonstration.count.astype(jnp.float32),
-            weight=jnp.ones(()),
         )
 
     return jax.vmap(draw)(keys)
+
+
+def sample_batch(
+    config: Config, replay_keys: jax.Array, demonstration_keys: jax.Array, replay: Replay
+) -> tuple[Example, jax.Array]:
+    """A batch: a position of a finished game for each replay key, and demonstrations.
+
+    A place whose ring is still empty learns from a demonstration instead, so that no work is lost
+    while nothing has been played.
+
+    Returns:
+        N examples, and which of them come from the replay, bool (N,).
+    """
+    played, available = sample_replay(config, replay_keys, replay)
+    keys = jnp.concatenate([replay_keys, demonstration_keys])
+    demonstrations = sample_demonstrations(config, keys)
+
+    def select(own: jax.Array, other: jax.Array) -> jax.Array:
+        mask = available.reshape(-1, *[1] * (own.ndim - 1))
+        return jnp.concatenate([jnp.where(mask, own, other[: len(own)]), other[len(own) :]])
+
+    is_played = jnp.pad(available, (0, len(demonstration_keys)))
+    return jax.tree.map(select, played, demonstrations), is_played

@@ -71,6 +71,11 @@ def nothing_found(config: Config) -> Found:
     return Found(jnp.array(moves + 1, jnp.int32), jnp.zeros((moves, 3, side), jnp.int32))
 
 
+def no_statistics() -> PlayStatistics:
+    """The `PlayStatistics` of no move."""
+    return PlayStatistics(*[jnp.zeros(())] * len(PlayStatistics._fields))
+
+
 def play_move(
     config: Config, params: dict, keys: jax.Array, episodes: Episode, replay: Replay, found: Found
 ) -> tuple[Episode, Replay, Found, PlayStatistics]:

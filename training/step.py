@@ -15,17 +15,22 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from training.config import Config
 from training.losses import Losses, example_losses
-from training.replay import Replay, empty_replay, sample_demonstrations, sample_replay
+from training.replay import Example, Replay, empty_replay, sample_batch
 from training.selfplay import (
     Episode,
     Found,
     PlayStatistics,
     new_episode,
+    no_statistics,
     nothing_found,
     play_move,
 )
 
 AXIS = "devices"
+
+# XLA's CPU back-end hands small fusions to YNNPACK by default, which makes networks of this size
+# three times slower (benchmarks/cpu_fusion.py); the empty value turns that off.
+_CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
 
 
 class TrainState(NamedTuple):
@@ -115,7 +120,11 @@ def make_step(config: Config, mesh: Mesh) -> Callable[[TrainState], tuple[TrainS
 
     def step(state: TrainState) -> tuple[TrainState, StepOutput]:
         play_key, learn_key = jax.random.split(jax.random.fold_in(state.key, state.step))
-        episodes, replay, found, played = _play(config, play_key, state)
+        episodes, replay, found, played = jax.lax.cond(
+            state.step < config.learner.demonstration_steps,
+            lambda: (state.episodes, state.replay, nothing_found(config), no_statistics()),
+            lambda: _play(config, play_key, state),
+        )
         params, optimizer, learned = _learn(config, learn_key, state, replay)
         new = TrainState(params, optimizer, state.key, state.step + 1, episodes, replay)
         metrics = {**_play_metrics(config, played), **learned}
@@ -130,7 +139,8 @@ def make_step(config: Config, mesh: Mesh) -> Callable[[TrainState], tuple[TrainS
         check_vma=False,
     )
     shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), _SPECS)
-    return jax.jit(mapped, donate_argnums=0, in_shardings=(shardings,))
+    options = _CPU_OPTIONS if mesh.devices.flat[0].platform == "cpu" else None
+    return jax.jit(mapped, donate_argnums=0, in_shardings=(shardings,), compiler_options=options)
 
 
 def _global_ids(count: int) -> jax.Array:
@@ -165,51 +175,46 @@ def _play_metrics(config: Config, played: PlayStatistics) -> dict[str, jax.Array
         "solved": total.solved,
         "evaluations": total.moves * (config.search.num_simulations + 1),
         "return": total.returns / jnp.maximum(total.games, 1.0),
-        "root_entropy": total.entropy / total.moves,
+        "root_entropy": total.entropy / jnp.maximum(total.moves, 1.0),
     }
 
 
 def _learn(config: Config, key: jax.Array, state: TrainState, replay: Replay):
-    """Some updates: the parameters, the optimizer's state, and the mean losses."""
+    """Some updates: the parameters, the optimizer's state, and metrics."""
     transform = make_optimizer(config)
     devices = jax.lax.axis_size(AXIS)
+    replay_batch = config.learner.replay_batch // devices
+    demonstration_batch = config.learner.demonstration_batch // devices
 
-    def objective(params: dict, key: jax.Array):
-        replay_key, demonstration_key = jax.random.split(key)
-        positions = _keys(replay_key, config.learner.replay_batch // devices)
-        demonstrations = _keys(demonstration_key, config.learner.demonstration_batch // devices)
-        parts = (
-            sample_replay(config, positions, replay),
-            sample_demonstrations(config, demonstrations),
-        )
-        examples = jax.tree.map(lambda *xs: jnp.concatenate(xs), *parts)
+    def objective(params: dict, examples: Example) -> tuple[jax.Array, Losses]:
         losses = example_losses(config, params, examples)
-        total = config.learner.policy_weight * losses.policy.mean()
-        total += config.learner.value_weight * losses.value.mean()
-        count = len(positions)
-        weight = jnp.maximum(examples.weight[:count].mean(), 1e-6)
-        own, demonstrated = (
-            jax.tree.map(lambda x: x[:count].mean() / weight, losses),
-            jax.tree.map(lambda x: x[count:].mean(), losses),
-        )
-        return total, (own, demonstrated)
+        total = config.learner.policy_weight * losses.policy
+        total += config.learner.value_weight * losses.value
+        return total.mean(), losses
 
     def update(carry, update_key: jax.Array):
         params, optimizer = carry
-        gradients, losses = jax.grad(objective, has_aux=True)(params, update_key)
-        gradients, losses = jax.lax.pmean((gradients, losses), AXIS)
+        replay_key, demonstration_key = jax.random.split(update_key)
+        examples, played = sample_batch(
+            config,
+            _keys(replay_key, replay_batch),
+            _keys(demonstration_key, demonstration_batch),
+            replay,
+        )
+        gradients, losses = jax.grad(objective, has_aux=True)(params, examples)
+        sums = [
+            (mask.mean(), jax.tree.map(lambda x, m=mask: (x * m).mean(), losses))
+            for mask in (played, ~played)
+        ]
+        gradients, sums = jax.lax.pmean((gradients, sums), AXIS)
         updates, optimizer = transform.update(gradients, optimizer, params)
         params = optax.apply_updates(params, updates)
-        return (params, optimizer), (losses, optax.global_norm(gradients))
+        return (params, optimizer), (sums, optax.global_norm(gradients))
 
     keys = jax.random.split(key, config.learner.updates_per_step)
-    carry, (losses, norm) = jax.lax.scan(update, (state.params, state.optimizer), keys)
-    own, demonstrated = jax.tree.map(jnp.mean, losses)
-    metrics = {
-        "policy_loss": own.policy,
-        "value_loss": own.value,
-        "demonstration_policy_loss": demonstrated.policy,
-        "demonstration_value_loss": demonstrated.value,
-        "gradient_norm": norm.mean(),
-    }
+    carry, (sums, norm) = jax.lax.scan(update, (state.params, state.optimizer), keys)
+    metrics = {"gradient_norm": norm.mean()}
+    for prefix, (share, losses) in zip(("", "demonstration_"), sums, strict=True):
+        for name, loss in losses._asdict().items():
+            metrics[f"{prefix}{name}_loss"] = loss.sum() / jnp.maximum(share.sum(), 1e-6)
     return *carry, metrics

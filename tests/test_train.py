@@ -1,0 +1,432 @@
+"""The command line, the host's loop, and what they leave in the work folder."""
+
+import contextlib
+import json
+import pathlib
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import train
+from tensorgame.factorization import Factorization, IncorrectFactorization
+from training import loop, records
+from training.checkpoint import Checkpoints
+from training.config import Config, GameConfig
+from training.progress import Progress, read_metrics
+from training.records import Records
+from training.selfplay import Found
+from training.step import StepOutput
+from training.workdir import claim, default_workdir, fingerprint, read_config
+
+# Products as (entries of A, entries of B, entries of C) in the order 11 12 21 22.
+STRASSEN = ["1001 1001 1001", "0011 1000 0011", "1000 0101 0101", "0001 1010 1010"]
+STRASSEN += ["1100 0001 1100", "1010 1100 0001", "0101 0011 1000"]
+SCHOOLBOOK = [
+    f"{a} {b} {c}"
+    for a, b, c in (
+        ("1000", "1000", "1000"),
+        ("0100", "0010", "1000"),
+        ("1000", "0100", "0100"),
+        ("0100", "0001", "0100"),
+        ("0010", "1000", "0010"),
+        ("0001", "0010", "0010"),
+        ("0010", "0100", "0001"),
+        ("0001", "0001", "0001"),
+    )
+]
+
+
+def actions(products: list[str]) -> np.ndarray:
+    """(R, 3, 4); the game has C transposed."""
+    rows = np.array([[list(map(int, factor)) for factor in p.split()] for p in products])
+    rows[:, 2] = rows[:, 2][:, [0, 2, 1, 3]]
+    return rows
+
+
+@pytest.fixture(autouse=True)
+def in_tmp_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def play(monkeypatch):
+    """Replaces the training step by one that finds what a script says.
+
+    ``play({5: products}, loss={7: nan})`` finds products at step 5 and loses its mind at step 7.
+    """
+
+    def install(script=None, loss=None):
+        def make_step(config, _mesh):
+            length, size = config.max_moves, 64
+            moves = np.full((size, 1), length + 1, np.int32)
+            found = np.zeros((size, 1, length, 3, config.target.side), np.int32)
+            losses = np.ones(size, np.float32)
+            for number, products in (script or {}).items():
+                moves[number], found[number, 0, : len(products)] = len(products), actions(products)
+            for number, value in (loss or {}).items():
+                losses[number] = value
+
+            def step(state):
+                number = state["step"] + 1
+                row = jnp.minimum(number, size - 1)
+                metrics = {
+                    "games": 4.0,
+                    "solved": 1.0,
+                    "evaluations": 36.0,
+                    "return": -9.0,
+                    "policy_loss": jnp.asarray(losses)[row],
+                    "gradient_norm": 1.0,
+                }
+                output = StepOutput(
+                    jax.tree.map(jnp.float32, metrics),
+                    Found(jnp.asarray(moves)[row], jnp.asarray(found)[row]),
+                )
+                key = jax.random.fold_in(state["key"], number)
+                return {"step": number, "key": key, "none": state["none"]}, output
+
+            return jax.jit(step, donate_argnums=0)
+
+        def init_state(config, _mesh):
+            none = jnp.zeros((4, 0))
+            return {"step": jnp.int32(0), "key": jax.random.key(config.seed), "none": none}
+
+        monkeypatch.setattr(train, "init_state", init_state)
+        monkeypatch.setattr(train, "make_step", make_step)
+
+    return install
+
+
+@contextlib.contextmanager
+def signal_after(step: int, number: int = signal.SIGINT):
+    """Sends this process a signal when the host has handled a step."""
+    update = Progress.update
+
+    def update_then_stop(self, *arguments):
+        update(self, *arguments)
+        if self.counters["step"] == step:
+            signal.raise_signal(number)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Progress, "update", update_then_stop)
+        yield
+
+
+def lines(path: pathlib.Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+# Bad input ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nothing_compiles(monkeypatch):
+    def fail(*_):
+        raise AssertionError("bad input has to be refused before anything is compiled")
+
+    monkeypatch.setattr(train, "make_mesh", fail)
+
+
+def refused(capsys, *argv: object) -> str:
+    """The one sentence with which a command line is refused."""
+    assert train.main([str(argument) for argument in argv]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert message.count("\n") == 1
+    return message
+
+
+@pytest.mark.usefixtures("nothing_compiles")
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        ("--game.target matmul:2,2", "game.target is 'matmul:2,2', which is unknown"),
+        ("--game.target strassen", "write matmul:n,m,p"),
+        ("--game.target matmul:2,0,2", "sizes must be positive"),
+        ("--game.target matmul:2,-2,2", "sizes must be positive"),
+        ("--search.num-actions 9999", "search.num_actions is 9999, more than the 3375 actions"),
+        ("--network.token-size 3", "network.token_size is 3, which does not divide the side 4"),
+        ("--selfplay.num-games 0", "selfplay.num_games is 0; it must be positive"),
+        ("--selfplay.num-games 126", "selfplay.num_games is 126, which 4 devices do not divide"),
+        ("--devices 5", "devices is 5, but there are only 4"),
+        ("--learner.learning-rate nan", "learner.learning_rate is nan"),
+        ("--target-rank 11", "target_rank is 11, which no game"),
+    ],
+)
+def test_bad_values_are_refused_in_one_sentence(argv, says, capsys, monkeypatch):
+    monkeypatch.setattr(jax, "local_device_count", lambda: 4)
+    assert says in refused(capsys, *argv.split())
+    assert not pathlib.Path("runs").exists()
+
+
+@pytest.mark.usefixtures("nothing_compiles")
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        ("--game.ring q", "Expected one of ('z2', 'z')"),
+        ("--search.num-simulatons 8", "--search.num-simulations"),
+        ("--seed one", "--seed"),
+        ("--config", "--config"),
+    ],
+)
+def test_unknown_flags_are_refused(argv, says, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        train.main(argv.split())
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("nothing_compiles")
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("x = 1", "has to define config = Config(...)"),
+        ("config = {}", "has to define config = Config(...)"),
+        ("\nconfig = Config(", "line 2 raises SyntaxError"),
+        ("\n\nconfig = 1 / 0", "line 3 raises ZeroDivisionError: division by zero"),
+        ("from training.config import *\nconfig = Config(sed=1)", "unexpected keyword argument"),
+        (
+            "from training.config import *\nconfig = Config(game=GameConfig(ring='q'))",
+            "game.ring is 'q'; it must be z2 or z",
+        ),
+        ("from training.config import *\nconfig = Config(seed=1.5)", "seed is 1.5; it must be of"),
+        ("from training.config import *\nconfig = Config(lift=1)", "lift is 1; it must be of"),
+        ("from training.config import *\nconfig = Config(game=1)", "game is 1; it must be of"),
+    ],
+)
+def test_bad_config_files_are_refused_in_one_sentence(text, says, capsys):
+    path = pathlib.Path("given.py")
+    path.write_text(text)
+    message = refused(capsys, "--config", path)
+    assert says in message
+    path.unlink()
+    assert "is no file" in refused(capsys, "--config", path)
+
+
+@pytest.mark.usefixtures("nothing_compiles")
+def test_folders_of_others_are_refused(capsys):
+    workdir = pathlib.Path("work")
+    claim(workdir, Config(seed=1, max_minutes=5))
+    message = refused(capsys, "--workdir", workdir, "--game.ring", "z")
+    assert "game.ring: there z2, here z; seed: there 1, here 0" in message
+    assert "max_minutes" not in message
+    (workdir / "config.json").write_text("{")
+    assert "damaged" in refused(capsys, "--workdir", workdir)
+    (workdir / "config.json").rename(workdir / "other.json")
+    assert "holds files but no config.json" in refused(capsys, "--workdir", workdir)
+    assert [path.name for path in workdir.iterdir()] == ["other.json"]
+    for path in (workdir / "other.json", workdir / "other.json" / "below"):
+        assert "cannot be used" in refused(capsys, "--workdir", path)
+
+
+@pytest.mark.usefixtures("nothing_compiles")
+def test_damaged_algorithms_are_refused(capsys):
+    workdir = default_workdir(Config())
+    claim(workdir, Config())
+    Records(Config(), workdir).offer(actions(SCHOOLBOOK), step=1, seconds=1.0, compile_seconds=0.0)
+    path = workdir / "algorithms" / "rank8-z.npz"
+    path.write_bytes(path.read_bytes()[:99])
+    assert str(path) in refused(capsys)
+
+
+def test_help_explains_every_field(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        train.main(["--help"])
+    text = capsys.readouterr().out
+    for words in ("--config FILE", "--workdir DIR", "--search.num-simulations INT", "Exit status"):
+        assert words in text
+
+
+# The work folder ---------------------------------------------------------------------------------
+
+
+def test_the_folder_is_named_after_what_decides_results():
+    same = Config(devices=1, max_minutes=1, target_rank=8, lift=False)
+    assert fingerprint(same) == fingerprint(Config())
+    assert fingerprint(Config(seed=1)) != fingerprint(Config())
+    name = f"matmul-2-2-2-z2-seed0-{fingerprint(Config())}"
+    assert default_workdir(Config()) == pathlib.Path("runs", name)
+
+
+def test_config_json_gives_the_configuration_back(tmp_path):
+    config = Config(game=GameConfig(ring="z", max_coefficient=2), seed=3)
+    claim(tmp_path, config)
+    assert read_config(tmp_path) == config
+
+
+# Records -----------------------------------------------------------------------------------------
+
+
+def test_records_keep_the_best_and_never_overwrite(tmp_path):
+    kept = Records(Config(), tmp_path)
+    assert kept.best is None
+    assert kept.offer(actions(SCHOOLBOOK), step=3).rank == 8
+    assert kept.offer(actions(SCHOOLBOOK)[::-1], step=4) is None
+    assert not kept.reached
+    assert kept.offer(actions(STRASSEN), step=5).rank == 7
+    assert kept.reached
+    assert kept.offer(actions(SCHOOLBOOK), step=6) is None
+    names = {path.name for path in (tmp_path / "algorithms").iterdir()}
+    assert names == {
+        f"rank{r}-{z}.{e}" for r in (7, 8) for z in ("z", "z2") for e in ("npz", "txt")
+    }
+    best = Factorization.load(tmp_path / "best.npz")
+    assert (best.rank, best.modulus) == (7, 0)
+    assert best.check() in (tmp_path / "best.txt").read_text()
+    log = lines(tmp_path / "records.jsonl")
+    assert [(line["rank"], line["ring"], line["step"]) for line in log] == [
+        (8, "Z_2", 3),
+        (8, "Z", 3),
+        (7, "Z_2", 5),
+        (7, "Z", 5),
+    ]
+    again = Records(Config(), tmp_path)
+    assert again.best.key() == best.key()
+    assert again.provenance == log[-1]
+
+
+def test_what_counts_depends_on_lift(tmp_path, monkeypatch):
+    tried = []
+    monkeypatch.setattr(records, "lift", tried.append)
+    kept = Records(Config(), tmp_path)
+    for order in (1, -1, 1):
+        assert kept.offer(actions(STRASSEN)[::order], step=1) is None
+    assert len(tried) == 1, "the same products in another order are not lifted again"
+    assert not kept.reached
+    assert not (tmp_path / "best.npz").exists()
+    modulo_two = Records(Config(lift=False), tmp_path)
+    assert modulo_two.reached
+    assert Factorization.load(tmp_path / "best.npz").modulus == 2
+    assert not Records(Config(), tmp_path).reached
+
+
+def test_a_false_solution_is_loud(tmp_path):
+    with pytest.raises(IncorrectFactorization):
+        Records(Config(), tmp_path).offer(actions(STRASSEN[:6]), step=1)
+    assert not list((tmp_path / "algorithms").iterdir())
+
+
+# Runs with a scripted step -----------------------------------------------------------------------
+
+
+def test_a_run_ends_with_the_rank_and_knows_it_afterwards(play, capsys, monkeypatch):
+    play({3: SCHOOLBOOK, 6: STRASSEN})
+    assert train.main([]) == 0
+    out = capsys.readouterr().out
+    workdir = default_workdir(Config())
+    proof = "checked: 7 products reproduce all 64 entries over Z"
+    for words in (
+        "compiled in",
+        "8 products over Z",
+        "m7 = ",
+        proof,
+        "found at step 6",
+        "best.npz",
+    ):
+        assert words in out
+    assert (workdir / "learning_curve.png").stat().st_size > 10_000
+    metrics = read_metrics(workdir)
+    assert [line["step"] for line in metrics] == list(range(1, len(metrics) + 1))
+    assert [line["best_rank"] for line in metrics[:6]] == [None, None, 8, 8, 8, 7]
+    assert metrics[-1]["total_games"] == 4 * len(metrics)
+
+    monkeypatch.setattr(train, "make_mesh", None)
+    assert train.main([]) == 0
+    out = capsys.readouterr().out
+    assert "found earlier" in out
+    assert proof in out
+    assert str(workdir) in out
+
+
+def test_the_budget_ends_a_run_and_a_bound_is_warned_of(play, capsys):
+    play({3: STRASSEN})
+    assert train.main(["--target-rank", "6", "--max-minutes", "0.005"]) == 1
+    captured = capsys.readouterr()
+    assert "below the proved lower bound 7" in captured.err
+    assert "0.005 minutes are used up before rank 6 was found" in captured.out
+    assert "the best algorithm so far has 7 products" in captured.out
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_goes_on_where_it_was(number, status, play, capsys):
+    play({2: SCHOOLBOOK, 30: STRASSEN})
+    workdir, usual = pathlib.Path("work"), signal.getsignal(number)
+    with signal_after(7, number):
+        assert train.main(["--workdir", "work"]) == status
+    assert signal.getsignal(number) == usual
+    assert Factorization.load(workdir / "best.npz").rank == 8
+    # One more step was on its way.
+    assert [line["step"] for line in read_metrics(workdir)] == list(range(1, 9))
+
+    # A run that is killed leaves lines of steps after its last checkpoint, the last one torn.
+    path = workdir / "metrics.jsonl"
+    last = path.read_text().splitlines()[-1].replace('"step": 8', '"step": 9')
+    path.write_text(path.read_text() + last + "\n" + last[:40])
+    capsys.readouterr()
+    assert train.main(["--workdir", "work"]) == 0
+    assert "step 8 of the run in work" in capsys.readouterr().out
+    metrics = read_metrics(workdir)
+    assert [line["step"] for line in metrics] == list(range(1, len(metrics) + 1))
+    assert metrics[-1]["total_games"] == 4 * len(metrics)
+    assert metrics[29]["best_rank"] == 7
+    seconds = [line["seconds"] for line in metrics]
+    assert seconds == sorted(seconds)
+
+
+def test_a_second_signal_stops_at_once(play):
+    play()
+    with signal_after(3), signal_after(4):
+        assert train.main(["--workdir", "work"]) == 130
+    # The second came while the first one's last step was handled, so there is no checkpoint.
+    assert Checkpoints(pathlib.Path("work")).latest is None
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(play, capsys):
+    play({2: SCHOOLBOOK}, loss={5: np.nan})
+    assert train.main([]) == 1
+    captured = capsys.readouterr()
+    assert "policy_loss became nan at step 5; the last checkpoint is" in captured.err
+    workdir = default_workdir(Config())
+    assert Factorization.load(workdir / "best.npz").rank == 8
+    assert read_metrics(workdir)[-1]["policy_loss"] is None
+
+
+# Orbax leaves coroutines behind when it fails.
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+def test_a_damaged_checkpoint_is_skipped(play, capsys, monkeypatch):
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    play({2: SCHOOLBOOK})
+    with signal_after(5):
+        assert train.main(["--workdir", "work"]) == 130
+    folder = pathlib.Path("work", "checkpoints")
+    steps = sorted(int(path.name) for path in folder.iterdir())
+    assert len(steps) == 2
+
+    def damage(step):
+        for path in (folder / str(step) / "state").rglob("d/*"):
+            path.write_bytes(path.read_bytes()[:10])
+
+    damage(steps[1])
+    capsys.readouterr()
+    with signal_after(steps[1] + 1):
+        assert train.main(["--workdir", "work"]) == 130
+    captured = capsys.readouterr()
+    assert f"warning: dropped the damaged checkpoint {steps[1]}" in captured.err
+    assert f"step {steps[0]} of the run" in captured.out
+
+    for path in folder.iterdir():
+        damage(path.name)
+    assert "no checkpoint in" in refused(capsys, "--workdir", "work")
+    assert Factorization.load("work/best.npz").rank == 8
+
+
+# The true step -----------------------------------------------------------------------------------
+
+
+def test_the_true_step_finds_a_small_algorithm(capsys):
+    argv = "--game.target matmul:1,1,2 --game.max-moves 3 --selfplay.num-games 8"
+    argv += " --search.num-actions 2 --search.num-simulations 2 --network.layers 1"
+    argv += " --learner.replay-batch 8 --learner.demonstration-batch 8 --max-minutes 2"
+    assert train.main(argv.split()) == 0
+    assert "checked: 2 products reproduce all 4 entries over Z" in capsys.readouterr().out
