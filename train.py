@@ -88,8 +88,9 @@ def _load(path: pathlib.Path) -> Config:
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno for frame in frames if frame.filename == str(path)]
         line = lines[-1] if lines else getattr(error, "lineno", "?")
+        reason, _, _ = str(error).partition("\n")
         raise ConfigError(
-            f"--config is {path}, whose line {line} raises {type(error).__name__}: {error}; "
+            f"--config is {path}, whose line {line} raises {type(error).__name__}: {reason}; "
             "--help lists the fields of Config"
         ) from None
     if not isinstance(config, Config):
@@ -100,8 +101,7 @@ def _load(path: pathlib.Path) -> Config:
 
 def _run(config: Config, workdir: pathlib.Path, records: Records, began: float) -> int:
     """Trains until the rank is found or the budget used; returns the exit status."""
-    checkpoints = Checkpoints(workdir)
-    counters = COUNTERS
+    checkpoints, counters = Checkpoints(workdir), COUNTERS
     compiling = time.monotonic()
     with waiting("compiling the training step"):
         mesh = make_mesh(config)
@@ -110,9 +110,8 @@ def _run(config: Config, workdir: pathlib.Path, records: Records, began: float) 
         if restored is not None:
             state, counters = restored.state, restored.counters
         step = make_step(config, mesh).lower(state).compile()
-    compiling = time.monotonic() - compiling
-    print(f"compiled in {compiling:.1f} s", flush=True)
-    print(f"step {counters['step']} of the run in {workdir}", flush=True)
+    compiling = round(time.monotonic() - compiling, 3)
+    print(f"compiled in {compiling:.1f} s; at step {counters['step']} in {workdir}", flush=True)
     began -= counters["seconds"]
     limit = counters["seconds"] + 60 * config.max_minutes
     counters = {**counters, "compile_seconds": counters["compile_seconds"] + compiling}
@@ -134,7 +133,8 @@ def _run(config: Config, workdir: pathlib.Path, records: Records, began: float) 
             file=sys.stderr,
         )
         status = 1
-    print(f"learning curve: {plot(workdir)}")
+    if curve := plot(workdir):
+        print(f"learning curve: {curve}")
     return status
 
 

@@ -22,7 +22,7 @@ class NetworkConfig:
 
     width: int = 32
     """C, features of a torso cell (512)."""
-    layers: int = 2
+    layers: int = 1
     """Torso layers of attentive modes (8)."""
     heads: int = 2
     """Attention heads of the torso (16)."""

@@ -51,50 +51,47 @@ def in_tmp_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+def scripted_step(config: Config, script: dict, loss: dict):
+    """A training step that finds ``script[n]`` in step n, with the policy loss ``loss[n]``."""
+    length, size = config.max_moves, 64
+    moves = np.full((size, 1), length + 1, np.int32)
+    found = np.zeros((size, 1, length, 3, config.target.side), np.int32)
+    losses = np.ones(size, np.float32)
+    for number, products in script.items():
+        moves[number], found[number, 0, : len(products)] = len(products), actions(products)
+    for number, value in loss.items():
+        losses[number] = value
+
+    def step(state):
+        number = state["step"] + 1
+        row = jnp.minimum(number, size - 1)
+        metrics = {"games": 4.0, "solved": 1.0, "evaluations": 36.0, "return": -9.0}
+        metrics |= {"policy_loss": jnp.asarray(losses)[row], "gradient_norm": 1.0}
+        output = StepOutput(
+            jax.tree.map(jnp.float32, metrics),
+            Found(jnp.asarray(moves)[row], jnp.asarray(found)[row]),
+        )
+        return {**state, "step": number, "key": jax.random.fold_in(state["key"], number)}, output
+
+    return jax.jit(step, donate_argnums=0)
+
+
 @pytest.fixture
 def play(monkeypatch):
-    """Replaces the training step by one that finds what a script says.
+    """``play({5: products}, {7: nan})`` replaces the training step by a scripted one."""
 
-    ``play({5: products}, loss={7: nan})`` finds products at step 5 and loses its mind at step 7.
-    """
+    def init_state(config, _mesh):
+        # Without a history, true states have an empty array too.
+        empty = jnp.zeros((4, 0))
+        return {"step": jnp.int32(0), "key": jax.random.key(config.seed), "history": empty}
 
     def install(script=None, loss=None):
-        def make_step(config, _mesh):
-            length, size = config.max_moves, 64
-            moves = np.full((size, 1), length + 1, np.int32)
-            found = np.zeros((size, 1, length, 3, config.target.side), np.int32)
-            losses = np.ones(size, np.float32)
-            for number, products in (script or {}).items():
-                moves[number], found[number, 0, : len(products)] = len(products), actions(products)
-            for number, value in (loss or {}).items():
-                losses[number] = value
-
-            def step(state):
-                number = state["step"] + 1
-                row = jnp.minimum(number, size - 1)
-                metrics = {
-                    "games": 4.0,
-                    "solved": 1.0,
-                    "evaluations": 36.0,
-                    "return": -9.0,
-                    "policy_loss": jnp.asarray(losses)[row],
-                    "gradient_norm": 1.0,
-                }
-                output = StepOutput(
-                    jax.tree.map(jnp.float32, metrics),
-                    Found(jnp.asarray(moves)[row], jnp.asarray(found)[row]),
-                )
-                key = jax.random.fold_in(state["key"], number)
-                return {"step": number, "key": key, "none": state["none"]}, output
-
-            return jax.jit(step, donate_argnums=0)
-
-        def init_state(config, _mesh):
-            none = jnp.zeros((4, 0))
-            return {"step": jnp.int32(0), "key": jax.random.key(config.seed), "none": none}
-
         monkeypatch.setattr(train, "init_state", init_state)
-        monkeypatch.setattr(train, "make_step", make_step)
+        monkeypatch.setattr(
+            train,
+            "make_step",
+            lambda config, _mesh: scripted_step(config, script or {}, loss or {}),
+        )
 
     return install
 
@@ -365,7 +362,7 @@ def test_a_stopped_run_goes_on_where_it_was(number, status, play, capsys):
     path.write_text(path.read_text() + last + "\n" + last[:40])
     capsys.readouterr()
     assert train.main(["--workdir", "work"]) == 0
-    assert "step 8 of the run in work" in capsys.readouterr().out
+    assert "at step 8 in work" in capsys.readouterr().out
     metrics = read_metrics(workdir)
     assert [line["step"] for line in metrics] == list(range(1, len(metrics) + 1))
     assert metrics[-1]["total_games"] == 4 * len(metrics)
@@ -383,7 +380,7 @@ def test_a_second_signal_stops_at_once(play):
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(play, capsys):
-    play({2: SCHOOLBOOK}, loss={5: np.nan})
+    play({2: SCHOOLBOOK}, {5: np.nan})
     assert train.main([]) == 1
     captured = capsys.readouterr()
     assert "policy_loss became nan at step 5; the last checkpoint is" in captured.err
@@ -413,7 +410,7 @@ def test_a_damaged_checkpoint_is_skipped(play, capsys, monkeypatch):
         assert train.main(["--workdir", "work"]) == 130
     captured = capsys.readouterr()
     assert f"warning: dropped the damaged checkpoint {steps[1]}" in captured.err
-    assert f"step {steps[0]} of the run" in captured.out
+    assert f"at step {steps[0]} in work" in captured.out
 
     for path in folder.iterdir():
         damage(path.name)

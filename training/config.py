@@ -42,10 +42,11 @@ class GameConfig:
     """H, past actions that the network sees (7)."""
     canonical_probability: float = 0.1
     """Share of games played in the canonical basis; the others change it at random."""
-    basis_density: float = 0.3
+    basis_density: float = 0.2
     """Non-zero share off the diagonals of the triangular basis factors (.015, for S = 25)."""
-    shared_basis: bool = False
-    """Use one matrix for the three modes, as the paper does, instead of one each."""
+    shared_basis: bool = True
+    """Use one matrix for the three modes, as the paper does, instead of one each. Over z this decides:
+    with one each, rank 7 is hardly ever met."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,13 +81,13 @@ class LearnerConfig:
     demonstration_steps: int = 100
     """First steps, in which nothing is played and only demonstrations are learned from: before the
     network can finish a game, its own games teach it nothing."""
-    updates_per_step: int = 4
+    updates_per_step: int = 8
     """Gradient updates in one training step."""
-    replay_batch: int = 128
+    replay_batch: int = 64
     """Positions of finished games in an update; a multiple or a divisor of the number of games."""
-    demonstration_batch: int = 256
+    demonstration_batch: int = 64
     """Demonstrations in an update; a multiple or a divisor of the number of games."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     """Of AdamW, after the warm-up (1e-4)."""
     warmup_updates: int = 100
     """Updates over which the learning rate rises from zero."""

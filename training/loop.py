@@ -92,7 +92,7 @@ class Loop:
                 actions[:moves],
                 step=counters["step"] + 1,
                 seconds=round(seconds, 3),
-                compile_seconds=round(counters["compile_seconds"], 3),
+                compile_seconds=counters["compile_seconds"],
             )
             if best is not None:
                 print(

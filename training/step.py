@@ -28,9 +28,13 @@ from training.selfplay import (
 
 AXIS = "devices"
 
-# XLA's CPU back-end hands small fusions to YNNPACK by default, which makes networks of this size
-# three times slower (benchmarks/cpu_fusion.py); the empty value turns that off.
-_CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
+_COMPILER_OPTIONS = {
+    # By default XLA hands small fusions to YNNPACK, which makes networks of this size three times
+    # slower (benchmarks/compiler_options.py); the empty value turns that off.
+    "cpu": {"xla_cpu_experimental_ynn_fusion_type": ""},
+    # Autotuning costs half a minute of compilation and wins a fifth of the step's time.
+    "gpu": {"xla_gpu_autotune_level": 0},
+}
 
 
 class TrainState(NamedTuple):
@@ -112,7 +116,7 @@ def init_state(config: Config, mesh: Mesh) -> TrainState:
         )
 
     mapped = jax.shard_map(init, mesh=mesh, in_specs=(), out_specs=_SPECS, check_vma=False)
-    return jax.jit(mapped)()
+    return jax.jit(mapped, out_shardings=_shardings(mesh))()
 
 
 def make_step(config: Config, mesh: Mesh) -> Callable[[TrainState], tuple[TrainState, StepOutput]]:
@@ -138,9 +142,18 @@ def make_step(config: Config, mesh: Mesh) -> Callable[[TrainState], tuple[TrainS
         out_specs=(_SPECS, StepOutput(PartitionSpec(), PartitionSpec(AXIS))),
         check_vma=False,
     )
-    shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), _SPECS)
-    options = _CPU_OPTIONS if mesh.devices.flat[0].platform == "cpu" else None
-    return jax.jit(mapped, donate_argnums=0, in_shardings=(shardings,), compiler_options=options)
+    return jax.jit(
+        mapped,
+        donate_argnums=0,
+        in_shardings=(_shardings(mesh),),
+        out_shardings=(_shardings(mesh), None),
+        compiler_options=_COMPILER_OPTIONS.get(mesh.devices.flat[0].platform),
+    )
+
+
+def _shardings(mesh: Mesh) -> TrainState:
+    """Shardings of the state. Left to the compiler, arrays of size zero come out replicated."""
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), _SPECS)
 
 
 def _global_ids(count: int) -> jax.Array:
@@ -209,7 +222,7 @@ def _learn(config: Config, key: jax.Array, state: TrainState, replay: Replay):
         gradients, sums = jax.lax.pmean((gradients, sums), AXIS)
         updates, optimizer = transform.update(gradients, optimizer, params)
         params = optax.apply_updates(params, updates)
-        return (params, optimizer), (sums, optax.global_norm(gradients))
+        return (params, optimizer), (sums, optax.tree.norm(gradients))
 
     keys = jax.random.split(key, config.learner.updates_per_step)
     carry, (sums, norm) = jax.lax.scan(update, (state.params, state.optimizer), keys)
