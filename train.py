@@ -14,8 +14,10 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated
 
+import jax
 import tyro
 
 from training.checkpoint import Checkpoints
@@ -24,7 +26,7 @@ from training.loop import DivergenceError, Loop
 from training.plotting import plot
 from training.progress import COUNTERS, Progress, waiting
 from training.records import Records
-from training.step import init_state, make_mesh, make_step
+from training.step import make_init, make_mesh, make_step
 from training.workdir import claim, default_workdir
 
 
@@ -105,11 +107,15 @@ def _run(config: Config, workdir: pathlib.Path, records: Records, began: float) 
     compiling = time.monotonic()
     with waiting("compiling the training step"):
         mesh = make_mesh(config)
-        state = init_state(config, mesh)
-        restored = checkpoints.restore(state)
+        init = make_init(config, mesh)
+        # XLA compiles outside of Python's lock, so the small program costs no time of its own.
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            compiled = pool.submit(make_step(config, mesh).lower(jax.eval_shape(init)).compile)
+            state = init()
+            restored = checkpoints.restore(state)
+            step = compiled.result()
         if restored is not None:
             state, counters = restored.state, restored.counters
-        step = make_step(config, mesh).lower(state).compile()
     compiling = round(time.monotonic() - compiling, 3)
     print(f"compiled in {compiling:.1f} s; at step {counters['step']} in {workdir}", flush=True)
     began -= counters["seconds"]

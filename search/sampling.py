@@ -33,7 +33,8 @@ class SampledActions(NamedTuple):
 
 class _Beams(NamedTuple):
     """Prefixes of actions: tokens (K, k), log-probabilities and perturbed ones (K,), whether the
-    current factor has a non-zero entry (K,), and the decoder's cache."""
+    current factor has a non-zero entry (K,), and the decoder's cache.
+    """
 
     tokens: jax.Array
     log_probs: jax.Array

@@ -1,4 +1,4 @@
-"""Synthetic demonstrations: random tensors whose factors are known (paper, "Synthetic demonstrations").
+"""Synthetic demonstrations: random tensors whose factors are known (paper, Methods).
 
 They hold no known algorithm: every factor is drawn at random. They are made on the device and never
 run out.

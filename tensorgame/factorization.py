@@ -160,17 +160,23 @@ class Factorization:
             lines.append(f"c{self._index(i, k)} = {_sum_text(self.w[k * n + i], products)}")
         return "\n".join(lines)
 
-    def key(self) -> bytes:
-        """A SHA-256 digest of the sizes, the modulus and the multiset of products.
+    def canonical(self) -> Factorization:
+        """The same products with their signs moved: each u_r and v_r starts with a positive entry.
 
-        It ignores the order of the products and, over Z, moves of signs within a product:
-        (u_r, v_r, w_r) and (-u_r, -v_r, w_r) count as the same.
+        A product that vanishes gets all three of its signs so. Over Z_2 nothing changes.
         """
         sign_u, sign_v, sign_w = (_leading_signs(factor) for factor in (self.u, self.v, self.w))
-        # A product with a zero factor may flip the signs of the other two independently.
         vanishes = ~(self.u.any(axis=0) & self.v.any(axis=0))
         sign_w = np.where(vanishes, sign_w, sign_u * sign_v)
-        rows = np.concatenate([self.u * sign_u, self.v * sign_v, self.w * sign_w]).T
+        return dataclasses.replace(self, u=self.u * sign_u, v=self.v * sign_v, w=self.w * sign_w)
+
+    def key(self) -> bytes:
+        """A SHA-256 digest of the sizes, the modulus and the multiset of canonical products.
+
+        It ignores the order of the products and, over Z, moves of signs within a product.
+        """
+        canonical = self.canonical()
+        rows = np.concatenate([canonical.u, canonical.v, canonical.w]).T
         header = np.array([*self.sizes, self.modulus])
         content = np.concatenate([header, rows[np.lexsort(rows.T)].ravel()])
         return hashlib.sha256(content.astype("<i8").tobytes()).digest()

@@ -63,7 +63,7 @@ class ActionSpace:
 
     @property
     def num_tokens(self) -> int:
-        """k = 3 S / d."""
+        """K = 3 S / d."""
         return 3 * self.tokens_per_factor
 
     @property
@@ -112,7 +112,7 @@ class ActionSpace:
         return position % self.tokens_per_factor == 0
 
     def started(self, tokens: jax.Array) -> jax.Array:
-        """Whether, before each token of (..., k), its factor has a non-zero entry: bool (..., k)."""
+        """Whether the factor of each token (..., k) is non-zero before it: bool (..., k)."""
         nonzero = jnp.asarray(self.nonzero)[tokens]
         by_factor = nonzero.reshape(*tokens.shape[:-1], 3, self.tokens_per_factor)
         seen = jnp.cumsum(by_factor, axis=-1) - by_factor > 0

@@ -47,6 +47,16 @@ class Game:
     max_moves: int
     history: int
 
+    @property
+    def largest_start(self) -> int:
+        """Entries of a target up to this size cannot overflow in a game.
+
+        Over Z_p nothing grows; over Z a move changes an entry by at most the cube of the largest
+        coefficient.
+        """
+        largest = int(jnp.iinfo(self.ring.dtype).max)
+        return largest if self.ring.modulus else largest - self.max_moves * self.ring.high**3
+
     def init(self, target: jax.Array) -> State:
         """A new game on ``target`` (S, S, S), integers."""
         side = target.shape[0]

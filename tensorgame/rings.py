@@ -45,11 +45,7 @@ class Ring:
 
     @property
     def dtype(self) -> jnp.dtype:
-        """Storage type of residuals.
-
-        Over Z_p entries stay below p. Over Z a move changes an entry by at most ``high**3``, which
-        `training.config` checks against the 16 bits chosen here.
-        """
+        """Storage type of residuals; `Game.largest_start` shows that it does not overflow."""
         return jnp.dtype(jnp.int8 if self.modulus else jnp.int16)
 
 

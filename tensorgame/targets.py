@@ -15,9 +15,9 @@ import numpy as np
 # (2,2,2); Alekseyev 1985 (2,2,3); Alekseev and Smirnov 2013 (2,2,4); Blaeser 2003 (2,3,3; 3,3,3).
 _LOWER_BOUNDS = {(2, 2, 2): 7, (2, 2, 3): 11, (2, 2, 4): 14, (2, 3, 3): 14, (3, 3, 3): 19}
 
-# Best known ranks over Z_2 and over Z with coefficients in {-1, 0, 1}, for sorted sizes: the paper's
-# Fig. 3, and since then Kauers and Moosbauer 2022 (4,4,5 over Z_2), Arai et al. 2024 (4,5,5 over
-# Z_2), AlphaEvolve 2025 (4,4,5) and Moosbauer and Poole 2025 (5,5,5).
+# Best known ranks over Z_2 and over Z with coefficients in {-1, 0, 1}, for sorted sizes: the
+# paper's Fig. 3, and since then Kauers and Moosbauer 2022 (4,4,5 over Z_2), Arai et al. 2024 (4,5,5
+# over Z_2), AlphaEvolve 2025 (4,4,5) and Moosbauer and Poole 2025 (5,5,5).
 _BEST_KNOWN = {
     (2, 2, 2): (7, 7),
     (2, 2, 3): (11, 11),

@@ -80,13 +80,17 @@ def scripted_step(config: Config, script: dict, loss: dict):
 def play(monkeypatch):
     """``play({5: products}, {7: nan})`` replaces the training step by a scripted one."""
 
-    def init_state(config, _mesh):
+    def make_init(config, _mesh):
         # Without a history, true states have an empty array too.
         empty = jnp.zeros((4, 0))
-        return {"step": jnp.int32(0), "key": jax.random.key(config.seed), "history": empty}
+        return lambda: {
+            "step": jnp.int32(0),
+            "key": jax.random.key(config.seed),
+            "history": empty,
+        }
 
     def install(script=None, loss=None):
-        monkeypatch.setattr(train, "init_state", init_state)
+        monkeypatch.setattr(train, "make_init", make_init)
         monkeypatch.setattr(
             train,
             "make_step",

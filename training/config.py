@@ -45,8 +45,8 @@ class GameConfig:
     basis_density: float = 0.2
     """Non-zero share off the diagonals of the triangular basis factors (.015, for S = 25)."""
     shared_basis: bool = True
-    """Use one matrix for the three modes, as the paper does, instead of one each. Over z this decides:
-    with one each, rank 7 is hardly ever met."""
+    """Use one matrix for the three modes, as the paper does, instead of one each. Over z this
+    decides: with one each, rank 7 is hardly ever met."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,7 +114,10 @@ class Config:
     seed: int = 0
     """Seed of all randomness."""
     devices: int = 0
-    """Devices to run on; 0 for all there are. Results do not depend on it, only speed does."""
+    """Devices to run on; 0 for all there are. Beyond the rounding of sums, results do not depend on
+    it, only speed does."""
+    quick_compile: bool = True
+    """On a GPU, start half a minute sooner with a step some 20 % slower (no autotuning)."""
     target_rank: int = 0
     """The run succeeds when it has an algorithm with at most this many products; 0 for the best
     known rank."""
@@ -247,12 +250,10 @@ class Config:
             f"target_rank is {self.rank_wanted}, which no game of game.max_moves = {moves} moves "
             f"shows; allow at least {self.rank_wanted} moves",
         )
-        # A move changes an entry by at most c^3, and a basis with entries up to e the start by
-        # e^3 times the largest sum of the target's entries; the samplers stay far below 2^13.
         _require(
-            self.ring.modulus or moves * self.ring.high**3 < 2**13,
+            self.rules.largest_start > 0,
             f"game.max_coefficient is {self.ring.high}, whose cube times game.max_moves = {moves} "
-            f"overflows 16-bit residuals; use a smaller one",
+            f"overflows the {self.ring.dtype.name} residuals; use a smaller one",
         )
 
     def warnings(self) -> list[str]:

@@ -74,7 +74,7 @@ class Records:
         u, v, w = (actions[:, i, :size].T for i, size in enumerate(self._config.target.shape))
         found = Factorization(
             sizes=self._config.target.sizes, modulus=self._config.ring.modulus, u=u, v=v, w=w
-        )
+        ).canonical()
         found.check()
         self._save(found, provenance)
         if found.modulus != self._modulus:
@@ -99,7 +99,8 @@ class Records:
         if key in tried or len(tried) == _LIFTS_PER_RANK:
             return None
         tried.add(key)
-        return lift(found)
+        lifted = lift(found)
+        return lifted and lifted.canonical()
 
     def _save(self, found: Factorization, provenance: dict[str, float]) -> None:
         """Keeps the first algorithm of its rank and ring."""

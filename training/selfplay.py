@@ -49,10 +49,16 @@ class PlayStatistics(NamedTuple):
 
 
 def new_episode(config: Config, key: jax.Array) -> Episode:
-    """A new game in a random basis; the key is consumed."""
+    """A new game in a random basis, or in the canonical one if entries might overflow in that.
+
+    The key is consumed.
+    """
     ring, rules, space = config.ring, config.rules, config.action_space
+    target = jnp.asarray(config.target.tensor())
     basis = config.bases(key)
-    start = rules.init(change_basis(jnp.asarray(config.target.tensor()), basis, ring))
+    fits = jnp.abs(change_basis(target, basis, ring)).max() <= rules.largest_start
+    basis = jax.tree.map(lambda x: jnp.where(fits, x, jnp.eye(space.side, dtype=x.dtype)), basis)
+    start = rules.init(change_basis(target, basis, ring))
     moves, actions = rules.max_moves, config.search.num_actions
     played = PlayedGame(
         start=start.residual,

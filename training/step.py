@@ -1,8 +1,8 @@
 """The training step: self-play, replay, losses and update as ONE compiled SPMD program.
 
 `jit(shard_map(step))` over a one-dimensional mesh is what `pmap` has become. Games and their rings
-are sharded, parameters are replicated, and the only communication is one mean of gradients an update
-and one sum of statistics a step.
+are sharded, parameters are replicated, and the only communication is one mean of gradients an
+update and one sum of statistics a step.
 """
 
 from collections.abc import Callable
@@ -27,14 +27,6 @@ from training.selfplay import (
 )
 
 AXIS = "devices"
-
-_COMPILER_OPTIONS = {
-    # By default XLA hands small fusions to YNNPACK, which makes networks of this size three times
-    # slower (benchmarks/compiler_options.py); the empty value turns that off.
-    "cpu": {"xla_cpu_experimental_ynn_fusion_type": ""},
-    # Autotuning costs half a minute of compilation and wins a fifth of the step's time.
-    "gpu": {"xla_gpu_autotune_level": 0},
-}
 
 
 class TrainState(NamedTuple):
@@ -95,8 +87,8 @@ def make_optimizer(config: Config) -> optax.GradientTransformation:
     )
 
 
-def init_state(config: Config, mesh: Mesh) -> TrainState:
-    """The state before the first step, born sharded."""
+def make_init(config: Config, mesh: Mesh) -> Callable[[], TrainState]:
+    """The compiled function that makes the state before the first step, born sharded."""
 
     def init() -> TrainState:
         key, params_key, games_key = jax.random.split(jax.random.key(config.seed), 3)
@@ -116,7 +108,7 @@ def init_state(config: Config, mesh: Mesh) -> TrainState:
         )
 
     mapped = jax.shard_map(init, mesh=mesh, in_specs=(), out_specs=_SPECS, check_vma=False)
-    return jax.jit(mapped, out_shardings=_shardings(mesh))()
+    return jax.jit(mapped, out_shardings=_shardings(mesh))
 
 
 def make_step(config: Config, mesh: Mesh) -> Callable[[TrainState], tuple[TrainState, StepOutput]]:
@@ -147,8 +139,19 @@ def make_step(config: Config, mesh: Mesh) -> Callable[[TrainState], tuple[TrainS
         donate_argnums=0,
         in_shardings=(_shardings(mesh),),
         out_shardings=(_shardings(mesh), None),
-        compiler_options=_COMPILER_OPTIONS.get(mesh.devices.flat[0].platform),
+        compiler_options=compiler_options(mesh.devices.flat[0].platform, config.quick_compile),
     )
+
+
+def compiler_options(platform: str, quick: bool) -> dict[str, str | int]:
+    """XLA's options for the step on a platform (benchmarks/compiler_options.py)."""
+    if platform == "cpu":
+        # By default small fusions go to YNNPACK, which makes networks of a laptop's size three
+        # times slower; the empty value turns that off.
+        return {"xla_cpu_experimental_ynn_fusion_type": ""}
+    if platform == "gpu" and quick:
+        return {"xla_gpu_autotune_level": 0}
+    return {}
 
 
 def _shardings(mesh: Mesh) -> TrainState:

@@ -1,0 +1,36 @@
+"""What every measurement says of its origin, and how it is written down."""
+
+import json
+import pathlib
+import platform
+import subprocess
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+_CPU_INFO = pathlib.Path("/proc/cpuinfo")
+
+
+def commit() -> str:
+    """The commit of this checkout, with -dirty after it if tracked files differ from it."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    except FileNotFoundError:
+        return "unknown"
+    return result.stdout.strip() or "unknown"
+
+
+def cpu_name() -> str:
+    """The model of this machine's processor."""
+    lines = _CPU_INFO.read_text().splitlines() if _CPU_INFO.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.machine()
+
+
+def report(line: dict[str, object], output: pathlib.Path | None) -> None:
+    """Prints one JSON line and appends it to ``output``."""
+    text = json.dumps(line)
+    print(text, flush=True)
+    if output:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with output.open("a") as file:
+            file.write(text + "\n")
