@@ -78,7 +78,7 @@ class SelfPlayConfig:
 class LearnerConfig:
     """How the network learns."""
 
-    demonstration_steps: int = 100
+    demonstration_steps: int = 80
     """First steps, in which nothing is played and only demonstrations are learned from: before the
     network can finish a game, its own games teach it nothing."""
     updates_per_step: int = 8

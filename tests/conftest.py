@@ -1,0 +1,100 @@
+"""One small configuration, its compiled training step, and what several tests need."""
+
+import dataclasses
+import itertools
+import os
+from collections.abc import Callable
+
+# The tests compile much and compute little.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=1"
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from networks.network import NetworkConfig
+from search.gumbel import SearchConfig
+from tensorgame.factors import ActionSpace
+from training.config import Config, GameConfig, LearnerConfig, SelfPlayConfig
+from training.step import StepOutput, TrainState, make_init, make_mesh, make_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Trainer:
+    """A compiled training step and the state before the first."""
+
+    config: Config
+    step: Callable[[TrainState], tuple[TrainState, StepOutput]]
+    initial: TrainState
+
+    def run(self, steps: int) -> tuple[TrainState, list[StepOutput]]:
+        """Makes the first steps: the state after them, and the output of each."""
+        # A step takes its state over.
+        state, outputs = jax.tree.map(jnp.copy, self.initial), []
+        for _ in range(steps):
+            state, output = self.step(state)
+            outputs.append(jax.device_get(output))
+        return state, outputs
+
+
+@pytest.fixture(scope="session")
+def tiny_network() -> NetworkConfig:
+    return NetworkConfig(
+        width=8,
+        layers=1,
+        heads=2,
+        head_dim=4,
+        policy_width=8,
+        policy_layers=1,
+        policy_heads=2,
+        policy_head_dim=4,
+        value_width=8,
+        token_size=1,
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_network) -> Config:
+    """Small enough for games to be solved by chance, with a padded mode, signs and a history."""
+    config = Config(
+        game=GameConfig(target="matmul:1,1,2", ring="z", max_moves=4, history=1),
+        network=tiny_network,
+        search=SearchConfig(num_actions=8, num_simulations=8),
+        selfplay=SelfPlayConfig(num_games=8, moves_per_step=2, kept_games=2),
+        learner=LearnerConfig(
+            demonstration_steps=1, updates_per_step=2, replay_batch=8, demonstration_batch=8
+        ),
+        devices=1,
+    )
+    config.validate()
+    return config
+
+
+@pytest.fixture(scope="session")
+def trainer(tiny) -> Trainer:
+    mesh = make_mesh(tiny)
+    return Trainer(tiny, make_step(tiny, mesh), make_init(tiny, mesh)())
+
+
+@pytest.fixture(scope="session")
+def trained(trainer) -> tuple[TrainState, list[StepOutput]]:
+    """After enough steps for many games to be played and some to be solved."""
+    return trainer.run(80)
+
+
+@pytest.fixture(scope="session")
+def every_action() -> Callable[[ActionSpace], np.ndarray]:
+    """``every_action(space)`` lists all actions (N, 3, S) of a small space, by their definition."""
+
+    def positive(factor: tuple[int, ...]) -> bool:
+        return next(entry for entry in factor if entry) > 0
+
+    def enumerate_actions(space: ActionSpace) -> np.ndarray:
+        coefficients = range(space.ring.low, space.ring.high + 1)
+        factors = [f for f in itertools.product(coefficients, repeat=space.side) if any(f)]
+        actions = itertools.product(factors, repeat=3)
+        return np.array([(u, v, w) for u, v, w in actions if positive(u) and positive(v)], np.int8)
+
+    return enumerate_actions

@@ -1,0 +1,113 @@
+"""Random demonstrations: right by construction, and distributed as said."""
+
+import jax
+import numpy as np
+import pytest
+
+from tensorgame.demonstrations import DemonstrationSampler
+from tensorgame.factors import canonicalize
+from tensorgame.game import Game
+from tensorgame.rings import Z2, integers
+
+COUNT, FACTORS, MOVES, HISTORY, SIDE, DENSITY, LARGE = 2000, 5, 9, 2, 4, 0.3, 0.2
+
+
+@pytest.fixture(scope="module", params=[Z2, integers(1), integers(3)], ids=["z2", "z1", "z3"])
+def drawn(request):
+    """A ring and many demonstrations over it."""
+    return request.param, draw(request.param, seed=0)
+
+
+def draw(ring, seed: int):
+    sampler = DemonstrationSampler(
+        Game(ring, MOVES, HISTORY), SIDE, max_factors=FACTORS, density=DENSITY, large=LARGE
+    )
+    keys = jax.random.split(jax.random.key(seed), COUNT)
+    return jax.device_get(jax.jit(jax.vmap(sampler))(keys))
+
+
+def shown(demonstrations) -> np.ndarray:
+    """The factors that count, of all demonstrations: (N, 3, S)."""
+    real = np.arange(FACTORS) < demonstrations.count[:, None]
+    return demonstrations.actions[real]
+
+
+def test_the_residual_is_the_sum_of_the_factors_shown(drawn):
+    ring, demonstrations = drawn
+    factors = np.moveaxis(demonstrations.actions.astype(int), 2, 0)
+    total = ring.reduce(np.einsum("nri,nrj,nrk->nijk", *factors))
+    np.testing.assert_array_equal(demonstrations.state.residual, total)
+    assert demonstrations.state.residual.dtype == ring.dtype
+
+
+def test_the_rest_of_the_factors_are_zero(drawn):
+    _, demonstrations = drawn
+    rest = np.arange(FACTORS) >= demonstrations.count[:, None]
+    assert not demonstrations.actions[rest].any()
+
+
+def test_factors_are_canonical_legal_and_never_null(drawn):
+    ring, demonstrations = drawn
+    actions = shown(demonstrations)
+    assert actions.any(axis=2).all()
+    assert actions.min() >= ring.low
+    assert actions.max() <= ring.high
+    canonical = jax.jit(jax.vmap(lambda action: canonicalize(action, ring)))(actions)
+    np.testing.assert_array_equal(canonical, actions)
+
+
+def test_counts_are_uniform(drawn):
+    _, demonstrations = drawn
+    counts = np.bincount(demonstrations.count, minlength=FACTORS + 1)
+    assert counts[0] == 0
+    assert len(counts) == FACTORS + 1
+    expected = COUNT / FACTORS
+    np.testing.assert_allclose(counts[1:], expected, atol=4 * np.sqrt(expected))
+
+
+def test_a_solution_fits_into_the_moves_that_are_left(drawn):
+    _, demonstrations = drawn
+    assert demonstrations.state.moves.min() == 0
+    assert (demonstrations.state.moves + demonstrations.count).max() == MOVES
+
+
+def test_the_history_has_as_many_actions_as_were_made(drawn):
+    _, demonstrations = drawn
+    made = demonstrations.state.history.any(axis=(2, 3)).sum(axis=1)
+    np.testing.assert_array_equal(made, np.minimum(demonstrations.state.moves, HISTORY))
+    assert (made == 1).any()
+
+
+def test_entries_are_independent_given_that_no_factor_is_zero(drawn):
+    _, demonstrations = drawn
+    nonzero = shown(demonstrations) != 0
+    alive = 1 - (1 - DENSITY) ** SIDE
+    np.testing.assert_allclose(nonzero.mean(axis=0), DENSITY / alive, atol=0.025)
+    together = (nonzero[:, :, 0] & nonzero[:, :, 1]).mean()
+    assert abs(together - DENSITY**2 / alive) < 0.015
+
+
+def test_large_coefficients_have_their_share(drawn):
+    ring, demonstrations = drawn
+    entries = shown(demonstrations)
+    entries = entries[entries != 0]
+    share = LARGE if ring.high > 1 else 0.0
+    assert abs((np.abs(entries) > 1).mean() - share) < 0.01
+    if ring.high > 1:
+        large = entries[np.abs(entries) > 1]
+        np.testing.assert_allclose([(np.abs(large) == c).mean() for c in (2, 3)], 0.5, atol=0.03)
+
+
+def test_signs_are_fair(drawn):
+    ring, demonstrations = drawn
+    if ring.has_signs:
+        w = shown(demonstrations)[:, 2]
+        assert abs((w[w != 0] > 0).mean() - 0.5) < 0.02
+
+
+def test_demonstrations_depend_on_the_key_alone():
+    ring = integers(1)
+    first, again, other = draw(ring, 1), draw(ring, 1), draw(ring, 2)
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    assert (first.actions != other.actions).any()
+    assert len({actions.tobytes() for actions in first.actions}) > 0.9 * COUNT

@@ -1,0 +1,204 @@
+"""The rules on games whose course is known."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tensorgame import targets
+from tensorgame.factors import canonicalize
+from tensorgame.game import Game, rank_bound
+from tensorgame.rings import Z2, integers
+
+# Strassen's products: factors of A, of B and of C transposed, entries in the order 11 12 21 22.
+STRASSEN = [
+    "+00+ +00+ +00+",
+    "00++ +000 0+0-",
+    "+000 0+0- 00++",
+    "000+ -0+0 ++00",
+    "++00 000+ -0+0",
+    "-0+0 ++00 000+",
+    "0+0- 00++ +000",
+]
+Z = integers(1)
+both_rings = pytest.mark.parametrize("ring", [Z2, Z], ids=["z2", "z"])
+
+
+def strassen(ring) -> np.ndarray:
+    """Canonical actions (7, 3, 4)."""
+    rows = [["-0+".index(symbol) - 1 for symbol in row.replace(" ", "")] for row in STRASSEN]
+    products = np.array(rows, np.int8).reshape(7, 3, 4)
+    products = np.asarray(ring.reduce(jnp.asarray(products)))
+    return np.stack([canonicalize(product, ring) for product in products])
+
+
+def schoolbook() -> np.ndarray:
+    """Actions (8, 3, 4) of the algorithm by definition."""
+    one = np.eye(4, dtype=np.int8)
+    indices = itertools.product(range(2), repeat=3)
+    return np.array([[one[2 * i + j], one[2 * j + k], one[2 * k + i]] for i, j, k in indices])
+
+
+def play(game: Game, start: np.ndarray, actions: np.ndarray):
+    """All states after the start, stacked, and the rewards."""
+
+    def move(state, action):
+        state, reward = game.step(state, action)
+        return state, (state, reward)
+
+    run = jax.jit(lambda start, actions: jax.lax.scan(move, game.init(start), actions)[1])
+    states, rewards = run(start, jnp.asarray(actions, jnp.int8))
+    return jax.device_get(states), np.asarray(rewards)
+
+
+def matmul() -> np.ndarray:
+    return targets.parse("matmul:2,2,2").tensor()
+
+
+def solved(game: Game, states) -> list[bool]:
+    return [bool(game.solved(jax.tree.map(lambda x: x[i], states))) for i in range(len(states[1]))]
+
+
+@both_rings
+def test_strassens_algorithm_solves_the_game_in_seven_moves(ring):
+    game = Game(ring, max_moves=9, history=0)
+    states, rewards = play(game, matmul(), strassen(ring))
+    assert solved(game, states) == [False] * 6 + [True]
+    assert rewards.sum() == -7
+    assert states.moves[-1] == 7
+
+
+@both_rings
+def test_the_schoolbook_algorithm_solves_the_game_in_eight_moves_in_any_order(ring):
+    game = Game(ring, max_moves=8, history=0)
+    for order in (slice(None), slice(None, None, -1)):
+        states, rewards = play(game, matmul(), schoolbook()[order])
+        assert solved(game, states) == [False] * 7 + [True]
+        assert rewards.sum() == -8
+
+
+@both_rings
+def test_a_move_after_the_end_changes_nothing_and_earns_nothing(ring):
+    game = Game(ring, max_moves=9, history=2)
+    actions = strassen(ring)
+    states, rewards = play(game, matmul(), np.concatenate([actions, actions[:1]]))
+    assert rewards[7] == 0
+    for x in states:
+        np.testing.assert_array_equal(x[7], x[6])
+
+
+@both_rings
+def test_out_of_moves_the_reward_is_minus_one_minus_the_rank_bound(ring):
+    game = Game(ring, max_moves=3, history=0)
+    states, rewards = play(game, matmul(), schoolbook())
+    # Entry k of C transposed needs two products; the four slices of the target have rank two each.
+    assert rewards[:3].tolist() == [-1, -1, -1 - (4 * 2 - 3)]
+    assert not rewards[3:].any()
+    assert states.moves.tolist() == [1, 2, 3, 3, 3, 3, 3, 3]
+    np.testing.assert_array_equal(states.residual[-1], states.residual[2])
+
+
+@both_rings
+def test_a_game_solved_by_its_last_move_has_no_penalty(ring):
+    _, rewards = play(Game(ring, max_moves=7, history=0), matmul(), strassen(ring))
+    assert rewards.tolist() == [-1] * 7
+
+
+@both_rings
+def test_each_move_subtracts_its_rank_one_tensor(ring):
+    actions = np.random.default_rng(1).integers(ring.low, ring.high + 1, (6, 3, 4))
+    states, _ = play(Game(ring, max_moves=9, history=0), matmul(), actions)
+    moved = np.einsum("ri,rj,rk->rijk", *actions.transpose(1, 0, 2)).cumsum(axis=0)
+    np.testing.assert_array_equal(states.residual, ring.reduce(matmul() - moved))
+    assert states.residual.dtype == ring.dtype
+
+
+def test_the_history_has_the_newest_action_first():
+    actions = strassen(Z)
+    states, _ = play(Game(Z, max_moves=9, history=3), matmul(), actions)
+    np.testing.assert_array_equal(states.history[0], [actions[0], 0 * actions[0], 0 * actions[0]])
+    np.testing.assert_array_equal(states.history[4], actions[[4, 3, 2]])
+
+
+def test_states_keep_their_types():
+    game = Game(Z, max_moves=9, history=1)
+    before = jax.eval_shape(game.init, matmul())
+    after, reward = jax.eval_shape(game.step, before, jnp.zeros((3, 4), jnp.int8))
+    assert after == before
+    assert reward.dtype == jnp.float32
+
+
+def test_the_largest_start_cannot_overflow():
+    for ring in (Z2, Z, integers(2)):
+        game = Game(ring, max_moves=5, history=0)
+        growth = 0 if ring.modulus else 5 * ring.high**3
+        assert game.largest_start + growth == np.iinfo(ring.dtype).max
+
+
+# Rank bound --------------------------------------------------------------------------------------
+
+
+def bounds(tensors: np.ndarray, ring) -> np.ndarray:
+    return np.asarray(jax.jit(jax.vmap(lambda t: rank_bound(t, ring)))(jnp.asarray(tensors)))
+
+
+def random_tensors(low: int, high: int) -> np.ndarray:
+    """Full and deficient ones: (400, 4, 4, 4)."""
+    rng = np.random.default_rng(2)
+    full = rng.integers(low, high + 1, (100, 4, 4, 4))
+    factors = rng.integers(low, high + 1, (3, 300, 4, 4))
+    factors[:, :100, 1:] = 0
+    factors[:, 100:200, 2:] = 0
+    return np.concatenate([full, np.einsum("nri,nrj,nrk->nijk", *factors)])
+
+
+def rank_modulo_two(matrix: np.ndarray) -> int:
+    """From the number of different sums of rows."""
+    choices = np.array(list(itertools.product((0, 1), repeat=len(matrix))))
+    return int(np.log2(len(np.unique(choices @ matrix % 2, axis=0))))
+
+
+def test_over_z_the_bound_is_the_sum_of_the_ranks_of_the_slices():
+    tensors = random_tensors(-3, 3)
+    ranks = np.linalg.matrix_rank(np.moveaxis(tensors, -1, 1)).sum(axis=1)
+    assert len(np.unique(ranks)) > 4
+    np.testing.assert_array_equal(bounds(tensors, Z), ranks)
+
+
+def test_over_z2_the_bound_is_the_sum_of_the_ranks_modulo_two():
+    tensors = random_tensors(0, 1) % 2
+    ranks = [sum(rank_modulo_two(t[:, :, k]) for k in range(4)) for t in tensors]
+    assert len(np.unique(ranks)) > 4
+    np.testing.assert_array_equal(bounds(tensors, Z2), ranks)
+
+
+def test_the_bound_depends_on_the_field():
+    tensor = np.zeros((1, 2, 2, 2), int)
+    tensor[0, :, :, 0] = [[1, 1], [1, -1]]
+    assert bounds(tensor, Z) == 2
+    assert bounds(tensor % 2, Z2) == 1
+
+
+def test_slices_are_those_of_the_last_mode():
+    tensor = np.zeros((4, 4, 4), int)
+    tensor[:, 0, :] = np.eye(4)
+    turned = np.stack([tensor, tensor.transpose(1, 0, 2), tensor.transpose(0, 2, 1)])
+    assert bounds(turned, Z).tolist() == [4, 4, 4]
+    full = np.zeros((4, 4, 4), int)
+    full[:, :, 0] = np.eye(4)
+    full[0, 0, 1:] = 1
+    assert bounds(np.stack([full, full.transpose(2, 1, 0)]), Z).tolist() == [4 + 3, 1 + 3 + 3]
+
+
+def test_a_multiple_of_one_prime_is_not_taken_for_zero():
+    for prime in (65521, 65519):
+        assert bounds(np.full((1, 1, 1, 1), prime), Z) == 1
+
+
+@both_rings
+def test_only_the_zero_tensor_has_the_bound_zero(ring):
+    entries = range(ring.low, ring.high + 1)
+    tensors = np.array(list(itertools.product(entries, repeat=8))).reshape(-1, 2, 2, 2)
+    np.testing.assert_array_equal(bounds(tensors, ring) == 0, ~tensors.any(axis=(1, 2, 3)))
