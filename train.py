@@ -40,8 +40,7 @@ class Arguments:
     config: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FILE")] = None
     """A Python file that defines config = Config(...); the flags below change single fields."""
     workdir: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Keeps all results; a run goes on from what it holds. By default a folder in runs/ that is
-    named after the configuration."""
+    """Where results are kept and the same run goes on; by default a folder of its own in runs/."""
     run: Annotated[Config, tyro.conf.arg(name="")]
 
 

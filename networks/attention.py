@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
 
 # Up to this many scores a head, attention is written as broadcast products and sums: XLA fuses
 # them, where a batched matrix product of this size is all overhead.
@@ -10,8 +11,11 @@ _FUSED_SCORES = 128
 
 
 def attend(
-    query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None
-) -> jax.Array:
+    query: Float[Array, "*batch N heads d"],
+    key: Float[Array, "*batch M heads d"],
+    value: Float[Array, "*batch M heads d"],
+    mask: Bool[Array, "N M"] | None = None,
+) -> Float[Array, "*batch N heads d"]:
     """Scaled dot-product attention with the softmax over M.
 
     Args:
@@ -43,7 +47,7 @@ class FeedForward(nn.Module):
     factor: int
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "*batch C"]) -> Float[Array, "*batch C"]:
         """Maps (..., C) to (..., C)."""
         hidden = nn.Dense(self.factor * x.shape[-1])(nn.LayerNorm()(x))
         return x + nn.Dense(x.shape[-1])(nn.gelu(hidden))

@@ -8,6 +8,7 @@ import dataclasses
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Int32
 
 from networks.policy_head import KeyValues, PolicyHead
 from networks.torso import Torso
@@ -39,8 +40,7 @@ class NetworkConfig:
     policy_head_dim: int = 16
     """Features of a policy head's attention head (32)."""
     token_size: int = 0
-    """d, entries of a factor in one token, a divisor of S, so that a token has |F|^d values (5);
-    0 for the largest with at most 4096 values."""
+    """d, entries of a factor in a token (5), a divisor of S; 0 for the most with |F|^d <= 4096."""
     value_width: int = 64
     """Hidden width of the value head (512)."""
     quantiles: int = 8
@@ -81,7 +81,7 @@ class AgentNetwork(nn.Module):
         scalars = state.moves[None] / self.game.max_moves
         return self.policy.remember(self.torso(planes.astype(jnp.float32), scalars))
 
-    def start(self, memory: KeyValues) -> tuple[jax.Array, jax.Array, KeyValues]:
+    def start(self, memory: KeyValues) -> tuple[Float[Array, "V"], Float[Array, "q"], KeyValues]:
         """Log-probabilities of an action's first token (V,), value quantiles (q,), and a cache."""
         logits, features, cache = self.policy.start(memory)
         return self._mask(logits, 0, jnp.array(False)), self.value(features), cache
@@ -90,10 +90,10 @@ class AgentNetwork(nn.Module):
         self,
         memory: KeyValues,
         cache: KeyValues,
-        tokens: jax.Array,
-        position: jax.Array,
-        started: jax.Array,
-    ) -> tuple[jax.Array, KeyValues]:
+        tokens: Int32[Array, "A n"],
+        position: Int32[Array, ""],
+        started: Bool[Array, "A n"],
+    ) -> tuple[Float[Array, "A n V"], KeyValues]:
         """Log-probabilities of the tokens that follow (A, n) tokens: (A, n, V).
 
         Args:
@@ -108,7 +108,9 @@ class AgentNetwork(nn.Module):
         places = position + jnp.arange(tokens.shape[1])
         return self._mask(logits, places, started), cache
 
-    def score(self, state: State, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def score(
+        self, state: State, tokens: Int32[Array, "A k"]
+    ) -> tuple[Float[Array, "A"], Float[Array, "q"]]:
         """Teacher forcing: log-probabilities (A,) of actions (A, k), and the quantiles (q,)."""
         memory = self.encode(state)
         first, quantiles, cache = self.start(memory)
@@ -118,6 +120,11 @@ class AgentNetwork(nn.Module):
         rest = jnp.take_along_axis(rest, tokens[:, 1:, None], axis=-1)[..., 0]
         return first[tokens[:, 0]] + rest.sum(axis=-1), quantiles
 
-    def _mask(self, logits: jax.Array, places: jax.Array | int, started: jax.Array) -> jax.Array:
+    def _mask(
+        self,
+        logits: Float[Array, "*batch V"],
+        places: Int[Array, "n"] | int,
+        started: Bool[Array, "*batch"],
+    ) -> Float[Array, "*batch V"]:
         legal = jnp.asarray(self.space.legal)[places, started.astype(jnp.int32)]
         return jax.nn.log_softmax(jnp.where(legal, logits, -1e9), axis=-1)

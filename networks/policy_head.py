@@ -10,6 +10,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Int32
 
 from networks.attention import FeedForward, attend
 
@@ -17,8 +18,8 @@ from networks.attention import FeedForward, attend
 class KeyValues(NamedTuple):
     """Keys and values of each layer: (L, M, heads, d), or (L, A, k, heads, d) in a cache."""
 
-    keys: jax.Array
-    values: jax.Array
+    keys: Float[Array, "*shape heads d"]
+    values: Float[Array, "*shape heads d"]
 
 
 class DecoderLayer(nn.Module):
@@ -36,8 +37,12 @@ class DecoderLayer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, memory: KeyValues, cache: KeyValues, position: jax.Array
-    ) -> tuple[jax.Array, KeyValues]:
+        self,
+        x: Float[Array, "A n P"],
+        memory: KeyValues,
+        cache: KeyValues,
+        position: Int32[Array, ""],
+    ) -> tuple[Float[Array, "A n P"], KeyValues]:
         """Advances A sequences by n tokens.
 
         Args:
@@ -106,13 +111,13 @@ class PolicyHead(nn.Module):
         self.final_norm = nn.LayerNorm()
         self.logits = nn.Dense(self.vocabulary)
 
-    def remember(self, embedding: jax.Array) -> KeyValues:
+    def remember(self, embedding: Float[Array, "M C"]) -> KeyValues:
         """Cross-attention keys and values of a state's embedding (M, C)."""
         projected = self.memory_projection(self.memory_norm(embedding))
         keys, values = jnp.moveaxis(projected, (-3, -4), (0, 1))
         return KeyValues(keys, values)
 
-    def start(self, memory: KeyValues) -> tuple[jax.Array, jax.Array, KeyValues]:
+    def start(self, memory: KeyValues) -> tuple[Float[Array, "V"], Float[Array, "P"], KeyValues]:
         """Runs the START symbol.
 
         Returns:
@@ -126,8 +131,12 @@ class PolicyHead(nn.Module):
         return self.logits(features)[0, 0], features[0, 0], cache
 
     def extend(
-        self, memory: KeyValues, cache: KeyValues, tokens: jax.Array, position: jax.Array
-    ) -> tuple[jax.Array, KeyValues]:
+        self,
+        memory: KeyValues,
+        cache: KeyValues,
+        tokens: Int32[Array, "A n"],
+        position: Int32[Array, ""],
+    ) -> tuple[Float[Array, "A n V"], KeyValues]:
         """Logits (A, n, V) of the tokens that follow each of tokens (A, n), and the cache.
 
         ``position`` counts the symbols before them, START included.
@@ -135,7 +144,13 @@ class PolicyHead(nn.Module):
         features, cache = self._run(memory, cache, tokens, position)
         return self.logits(features), cache
 
-    def _run(self, memory, cache, symbols, position):
+    def _run(
+        self,
+        memory: KeyValues,
+        cache: KeyValues,
+        symbols: Int[Array, "A n"],
+        position: Int32[Array, ""],
+    ) -> tuple[Float[Array, "A n P"], KeyValues]:
         places = position + jnp.arange(symbols.shape[1])
         x = self.token_embedding(symbols) + self.positions[places]
         x, cache = self.decoder(x, memory, cache, position)

@@ -5,8 +5,8 @@ mode. Each layer attends three times, once for each pair of grids, along the mod
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from networks.attention import FeedForward, attend
 
@@ -31,7 +31,7 @@ class AttentiveModes(nn.Module):
     mlp_factor: int
 
     @nn.compact
-    def __call__(self, grids: jax.Array) -> tuple[jax.Array, None]:
+    def __call__(self, grids: Float[Array, "3 S S C"]) -> tuple[Float[Array, "3 S S C"], None]:
         """Maps grids (3, S, S, C) to the same shape; the None makes this the body of a scan."""
         norm = nn.LayerNorm()
         project = nn.DenseGeneral((3, self.heads, self.head_dim), use_bias=False)
@@ -67,7 +67,9 @@ class Torso(nn.Module):
     mlp_factor: int
 
     @nn.compact
-    def __call__(self, planes: jax.Array, scalars: jax.Array) -> jax.Array:
+    def __call__(
+        self, planes: Float[Array, "T S S S"], scalars: Float[Array, "N"]
+    ) -> Float[Array, "3*S*S C"]:
         """Embeds planes (T, S, S, S) and scalars (N,), both float32, as (3 S^2, C)."""
         side = planes.shape[-1]
         grids = []

@@ -1,9 +1,9 @@
 """The value head: quantiles of the return (paper, Supplementary A.1.3)."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 
 class ValueHead(nn.Module):
@@ -21,14 +21,14 @@ class ValueHead(nn.Module):
     scale: float
 
     @nn.compact
-    def __call__(self, features: jax.Array) -> jax.Array:
+    def __call__(self, features: Float[Array, "P"]) -> Float[Array, "q"]:
         """Quantiles 1/2q, 3/2q, ... of the return-to-go, in moves: (q,), from features (P,)."""
         for _ in range(3):
             features = nn.relu(nn.Dense(self.width)(features))
         return self.scale * nn.Dense(self.quantiles)(features)
 
 
-def risk_seeking_mean(quantiles: jax.Array) -> jax.Array:
+def risk_seeking_mean(quantiles: Float[Array, "*batch q"]) -> Float[Array, "*batch"]:
     """The mean of the quantiles above 75 % (paper, Methods): (...,) from (..., q)."""
     levels = (np.arange(quantiles.shape[-1]) + 0.5) / quantiles.shape[-1]
     above = jnp.asarray(levels > 0.75, quantiles.dtype)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import mctx
+from jaxtyping import Array, Float, Int, Int8, Int32, Key, UInt32
 
 from networks.network import AgentNetwork
 from networks.value_head import risk_seeking_mean
@@ -45,10 +46,10 @@ class SearchResult(NamedTuple):
         entropy: of the sampled part of the root's prior, in nats, (B,).
     """
 
-    action: jax.Array
-    tokens: jax.Array
-    weights: jax.Array
-    entropy: jax.Array
+    action: Int8[Array, "B 3 S"]
+    tokens: Int32[Array, "B K k"]
+    weights: Float[Array, "B K"]
+    entropy: Float[Array, "B"]
 
 
 class _Node(NamedTuple):
@@ -59,15 +60,15 @@ class _Node(NamedTuple):
     """
 
     state: State
-    tokens: jax.Array
-    key: jax.Array
+    tokens: Int32[Array, "B K k"]
+    key: UInt32[Array, "B words"]
 
 
 def search(
     network: AgentNetwork,
     config: SearchConfig,
     params: dict,
-    keys: jax.Array,
+    keys: Key[Array, "B"],
     states: State,
 ) -> SearchResult:
     """Searches from B games, none of them finished.
@@ -113,8 +114,8 @@ def search(
 
 
 def _sequential_halving(
-    config: SearchConfig, root: mctx.RootFnOutput, gumbels: jax.Array, recurrent_fn
-) -> tuple[jax.Array, jax.Array]:
+    config: SearchConfig, root: mctx.RootFnOutput, gumbels: Float[Array, "B K"], recurrent_fn
+) -> tuple[Int[Array, "B"], Float[Array, "B K"]]:
     """The chosen index (B,) and the improved policy (B, K) over the root's actions.
 
     `mctx.gumbel_muzero_policy` with the Gumbels that sampled the actions, instead of new ones.
@@ -151,6 +152,6 @@ def _sequential_halving(
     return choice, jax.nn.softmax(improved)
 
 
-def _take(tokens: jax.Array, choice: jax.Array) -> jax.Array:
+def _take(tokens: Int32[Array, "B K k"], choice: Int[Array, "B"]) -> Int32[Array, "B k"]:
     """Row ``choice`` (B,) of tokens (B, K, k): (B, k)."""
     return jnp.take_along_axis(tokens, choice[:, None, None], axis=1)[:, 0]

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int32, Key
 
 from networks.network import AgentNetwork
 from networks.policy_head import KeyValues
@@ -26,9 +27,9 @@ class SampledActions(NamedTuple):
         gumbels: the standard Gumbel variables that selected them, (K,).
     """
 
-    tokens: jax.Array
-    log_probs: jax.Array
-    gumbels: jax.Array
+    tokens: Int32[Array, "K k"]
+    log_probs: Float[Array, "K"]
+    gumbels: Float[Array, "K"]
 
 
 class _Beams(NamedTuple):
@@ -36,16 +37,16 @@ class _Beams(NamedTuple):
     current factor has a non-zero entry (K,), and the decoder's cache.
     """
 
-    tokens: jax.Array
-    log_probs: jax.Array
-    perturbed: jax.Array
-    started: jax.Array
+    tokens: Int32[Array, "K k"]
+    log_probs: Float[Array, "K"]
+    perturbed: Float[Array, "K"]
+    started: Bool[Array, "K"]
     cache: KeyValues
 
 
 def sample_actions(
-    network: AgentNetwork, params: dict, key: jax.Array, state: State, num_actions: int
-) -> tuple[SampledActions, jax.Array]:
+    network: AgentNetwork, params: dict, key: Key[Array, ""], state: State, num_actions: int
+) -> tuple[SampledActions, Float[Array, "q"]]:
     """Draws K actions for ONE state and evaluates it.
 
     Args:
@@ -85,7 +86,7 @@ def sample_actions(
             tokens=beams.tokens[parent].at[:, position].set(token),
             log_probs=log_probs.reshape(-1)[flat],
             perturbed=perturbed,
-            started=started & ~space.starts_factor(position + 1),
+            started=started & jnp.logical_not(space.starts_factor(position + 1)),
             cache=jax.tree.map(lambda x: x[:, parent], beams.cache),
         )
 
@@ -105,7 +106,9 @@ def sample_actions(
     return SampledActions(beams.tokens, beams.log_probs, gumbels), quantiles
 
 
-def _condition_on_maximum(perturbed: jax.Array, maximum: jax.Array) -> jax.Array:
+def _condition_on_maximum(
+    perturbed: Float[Array, "K V"], maximum: Float[Array, "K"]
+) -> Float[Array, "K V"]:
     """Shifts the Gumbels of each row (K, V) so that its largest equals ``maximum`` (K,).
 
     The children of a prefix have the maximum that the prefix itself drew (Kool et al., equation 26,

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Int32, Integer, Key
 
 from tensorgame.rings import Ring
 
@@ -18,8 +19,8 @@ from tensorgame.rings import Ring
 class Basis(NamedTuple):
     """Matrices of the three modes and their exact inverses, each (3, S, S), int32."""
 
-    matrices: jax.Array
-    inverses: jax.Array
+    matrices: Int32[Array, "3 S S"]
+    inverses: Int32[Array, "3 S S"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +43,7 @@ class BasisSampler:
     canonical: float
     shared: bool
 
-    def __call__(self, key: jax.Array) -> Basis:
+    def __call__(self, key: Key[Array, ""]) -> Basis:
         """A random basis; the key is consumed."""
         canonical_key, mode_key = jax.random.split(key)
         num_modes = 1 if self.shared else 3
@@ -54,7 +55,9 @@ class BasisSampler:
         basis = jax.vmap(self._one_mode)(jax.random.split(mode_key, num_modes), masks)
         return Basis(*(jnp.broadcast_to(m, (3, side, side)) for m in basis))
 
-    def _one_mode(self, key: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def _one_mode(
+        self, key: Key[Array, ""], mask: Bool[Array, "S S"]
+    ) -> tuple[Int32[Array, "S S"], Int32[Array, "S S"]]:
         """A matrix (S, S) equal to the identity outside ``mask`` (S, S), and its inverse."""
         nonzero_key, sign_key = jax.random.split(key)
         nonzero = jax.random.bernoulli(nonzero_key, self.density, (2, *mask.shape))
@@ -67,7 +70,7 @@ class BasisSampler:
         return self.ring.reduce(matrix), self.ring.reduce(inverse)
 
 
-def _invert_lower(lower: jax.Array) -> jax.Array:
+def _invert_lower(lower: Int32[Array, "S S"]) -> Int32[Array, "S S"]:
     """The exact inverse of a lower triangular integer matrix (S, S) with diagonal +-1."""
 
     def substitute(row, inverse):
@@ -78,13 +81,17 @@ def _invert_lower(lower: jax.Array) -> jax.Array:
     return jax.lax.fori_loop(0, lower.shape[0], substitute, jnp.zeros_like(lower))
 
 
-def change_basis(tensor: jax.Array, basis: Basis, ring: Ring) -> jax.Array:
+def change_basis(
+    tensor: Integer[Array, "S S S"], basis: Basis, ring: Ring
+) -> Int32[Array, "S S S"]:
     """``tensor`` (S, S, S) seen in ``basis``: int32, reduced."""
     a, b, c = basis.matrices
     return ring.reduce(jnp.einsum("ia,jb,kc,abc->ijk", a, b, c, tensor.astype(jnp.int32)))
 
 
-def to_canonical(actions: jax.Array, basis: Basis, ring: Ring) -> jax.Array:
+def to_canonical(
+    actions: Integer[Array, "R 3 S"], basis: Basis, ring: Ring
+) -> Int32[Array, "R 3 S"]:
     """Actions (R, 3, S) found in ``basis``, in the canonical one: int32, reduced.
 
     Their entries may lie outside the ring's coefficients.

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Int8, Int32, Key
 
 from tensorgame import factors
 from tensorgame.game import Game, State
@@ -25,8 +26,8 @@ class Demonstration(NamedTuple):
     """
 
     state: State
-    actions: jax.Array
-    count: jax.Array
+    actions: Int8[Array, "R 3 S"]
+    count: Int32[Array, ""]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +50,7 @@ class DemonstrationSampler:
     density: float
     large: float
 
-    def __call__(self, key: jax.Array) -> Demonstration:
+    def __call__(self, key: Key[Array, ""]) -> Demonstration:
         """A random position; the key is consumed."""
         count_key, moves_key, action_key = jax.random.split(key, 3)
         rows = self.max_factors + self.game.history
@@ -64,7 +65,7 @@ class DemonstrationSampler:
         state = State(residual.astype(self.game.ring.dtype), moves, played)
         return Demonstration(state, left, count)
 
-    def _factors(self, key: jax.Array, rows: int) -> jax.Array:
+    def _factors(self, key: Key[Array, ""], rows: int) -> Int8[Array, "rows 3 S"]:
         """Non-null triples (rows, 3, S), int8, entries i.i.d. given that no factor is zero.
 
         Given that a factor is not zero, the place of its first non-zero entry is a truncated
@@ -80,7 +81,7 @@ class DemonstrationSampler:
         nonzero = jnp.where(places == first, True, nonzero & (places > first))
         return jnp.where(nonzero, self._coefficients(value_key, shape), 0).astype(jnp.int8)
 
-    def _coefficients(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    def _coefficients(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Int32[Array, "..."]:
         """Random non-zero coefficients, int32."""
         ring: Ring = self.game.ring
         values = jnp.array([c for c in range(ring.low, ring.high + 1) if c])

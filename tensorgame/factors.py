@@ -13,17 +13,18 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Int8, Int32, Integer
 
 from tensorgame.rings import Ring
 
 
-def outer(action: jax.Array) -> jax.Array:
+def outer(action: Integer[Array, "3 S"]) -> Int32[Array, "S S S"]:
     """The rank-one tensor u (x) v (x) w of an action (3, S): shape (S, S, S), int32."""
     u, v, w = action.astype(jnp.int32)
     return u[:, None, None] * v[None, :, None] * w[None, None, :]
 
 
-def outer_sum(actions: jax.Array) -> jax.Array:
+def outer_sum(actions: Integer[Array, "R 3 S"]) -> Int32[Array, "S S S"]:
     """The sum of the rank-one tensors of actions (R, 3, S): shape (S, S, S), int32.
 
     A null action adds nothing, so padding with zeros is harmless.
@@ -32,7 +33,7 @@ def outer_sum(actions: jax.Array) -> jax.Array:
     return jnp.einsum("ri,rj,rk->ijk", u, v, w)
 
 
-def canonicalize(action: jax.Array, ring: Ring) -> jax.Array:
+def canonicalize(action: Integer[Array, "3 S"], ring: Ring) -> Integer[Array, "3 S"]:
     """The canonical triple with the same rank-one tensor; shape (3, S), dtype kept."""
     if not ring.has_signs:
         return action
@@ -111,21 +112,21 @@ class ActionSpace:
         """Whether the token at ``position`` is the first of a factor."""
         return position % self.tokens_per_factor == 0
 
-    def started(self, tokens: jax.Array) -> jax.Array:
+    def started(self, tokens: Int32[Array, "*batch k"]) -> Bool[Array, "*batch k"]:
         """Whether the factor of each token (..., k) is non-zero before it: bool (..., k)."""
         nonzero = jnp.asarray(self.nonzero)[tokens]
         by_factor = nonzero.reshape(*tokens.shape[:-1], 3, self.tokens_per_factor)
         seen = jnp.cumsum(by_factor, axis=-1) - by_factor > 0
         return seen.reshape(tokens.shape)
 
-    def encode(self, actions: jax.Array) -> jax.Array:
+    def encode(self, actions: Integer[Array, "*batch 3 S"]) -> Int32[Array, "*batch k"]:
         """Tokens (..., k), int32, of canonical actions (..., 3, S)."""
         symbols = actions.astype(jnp.int32) - self.ring.low
         digits = symbols.reshape(*actions.shape[:-2], self.num_tokens, self.token_size)
         weights = self.ring.num_symbols ** np.arange(self.token_size)[::-1]
         return jnp.sum(digits * jnp.asarray(weights, jnp.int32), axis=-1)
 
-    def decode(self, tokens: jax.Array) -> jax.Array:
+    def decode(self, tokens: Int32[Array, "*batch k"]) -> Int8[Array, "*batch 3 S"]:
         """Actions (..., 3, S), int8, of tokens (..., k)."""
         entries = jnp.asarray(self._entries, jnp.int8)[tokens]
         return entries.reshape(*tokens.shape[:-1], 3, self.side)

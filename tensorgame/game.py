@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float32, Int8, Int32, Integer
 
 from tensorgame import factors
 from tensorgame.rings import Ring
@@ -28,9 +29,9 @@ class State(NamedTuple):
         history: the last H actions, newest first, zeros before the first: (H, 3, S), int8.
     """
 
-    residual: jax.Array
-    moves: jax.Array
-    history: jax.Array
+    residual: Integer[Array, "S S S"]
+    moves: Int32[Array, ""]
+    history: Int8[Array, "H 3 S"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Game:
         largest = int(jnp.iinfo(self.ring.dtype).max)
         return largest if self.ring.modulus else largest - self.max_moves * self.ring.high**3
 
-    def init(self, target: jax.Array) -> State:
+    def init(self, target: Integer[Array, "S S S"]) -> State:
         """A new game on ``target`` (S, S, S), integers."""
         side = target.shape[0]
         return State(
@@ -66,15 +67,15 @@ class Game:
             history=jnp.zeros((self.history, 3, side), jnp.int8),
         )
 
-    def solved(self, state: State) -> jax.Array:
+    def solved(self, state: State) -> Bool[Array, ""]:
         """Whether the residual is zero."""
         return ~jnp.any(state.residual)
 
-    def done(self, state: State) -> jax.Array:
+    def done(self, state: State) -> Bool[Array, ""]:
         """Whether the game is solved or out of moves."""
         return self.solved(state) | (state.moves >= self.max_moves)
 
-    def step(self, state: State, action: jax.Array) -> tuple[State, jax.Array]:
+    def step(self, state: State, action: Integer[Array, "3 S"]) -> tuple[State, Float32[Array, ""]]:
         """Subtracts the rank-one tensor of ``action`` (3, S).
 
         Returns:
@@ -91,7 +92,7 @@ class Game:
         return new, jnp.where(ended, 0.0, -1.0 - penalty.astype(jnp.float32))
 
 
-def rank_bound(tensor: jax.Array, ring: Ring) -> jax.Array:
+def rank_bound(tensor: Integer[Array, "S S S"], ring: Ring) -> Int32[Array, ""]:
     """An upper bound on the rank of ``tensor`` (S, S, S): the sum of the ranks of its slices.
 
     Slices are taken along the last mode and ranks over the ring's own field (Q for Z): a rank over
@@ -103,7 +104,7 @@ def rank_bound(tensor: jax.Array, ring: Ring) -> jax.Array:
     return jnp.max(jnp.stack(ranks), axis=0).sum()
 
 
-def _rank_modulo(matrix: jax.Array, prime: int) -> jax.Array:
+def _rank_modulo(matrix: Integer[Array, "M N"], prime: int) -> Int32[Array, ""]:
     """Rank of an integer matrix (M, N) over F_prime, by fraction-free elimination in uint32."""
     rows = jnp.mod(matrix.astype(jnp.int32), prime).astype(jnp.uint32)
 

@@ -7,8 +7,8 @@ stands for the coefficient ``low + i``.
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Integer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Ring:
         """Whether -1 and 1 differ, so that equivalent triples need a canonical sign."""
         return self.modulus != 2
 
-    def reduce(self, x: jax.Array) -> jax.Array:
+    def reduce(self, x: Integer[Array, "*shape"]) -> Integer[Array, "*shape"]:
         """The representative of each entry of the integer array ``x``; over Z, ``x`` itself."""
         return jnp.mod(x, self.modulus) if self.modulus else x
 

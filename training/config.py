@@ -45,8 +45,7 @@ class GameConfig:
     basis_density: float = 0.2
     """Non-zero share off the diagonals of the triangular basis factors (.015, for S = 25)."""
     shared_basis: bool = True
-    """Use one matrix for the three modes, as the paper does, instead of one each. Over z this
-    decides: with one each, rank 7 is hardly ever met."""
+    """One matrix for the three modes, as in the paper, or one each (over z rarely meets rank 7)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,8 +53,7 @@ class DemonstrationConfig:
     """Random tensors with known factors, the supervised half of each batch."""
 
     max_factors: int = 0
-    """Most factors left in a demonstration, their number being uniform from 1 (R_limit); 0 for the
-    best known rank."""
+    """Most factors left, their number being uniform from 1 (R_limit); 0 for the best known rank."""
     density: float = 0.4
     """Non-zero share of the entries of their factors (.2)."""
     large: float = 0.01
@@ -79,8 +77,7 @@ class LearnerConfig:
     """How the network learns."""
 
     demonstration_steps: int = 80
-    """First steps, in which nothing is played and only demonstrations are learned from: before the
-    network can finish a game, its own games teach it nothing."""
+    """First steps, without play: a network that never finishes a game learns nothing from it."""
     updates_per_step: int = 8
     """Gradient updates in one training step."""
     replay_batch: int = 64
@@ -114,13 +111,11 @@ class Config:
     seed: int = 0
     """Seed of all randomness."""
     devices: int = 0
-    """Devices to run on; 0 for all there are. Beyond the rounding of sums, results do not depend on
-    it, only speed does."""
+    """Devices to run on, 0 for all; but for the rounding of sums results do not depend on it."""
     quick_compile: bool = True
     """On a GPU, start half a minute sooner with a step some 20 % slower (no autotuning)."""
     target_rank: int = 0
-    """The run succeeds when it has an algorithm with at most this many products; 0 for the best
-    known rank."""
+    """The run succeeds with an algorithm of at most this rank; 0 for the best known rank."""
     lift: bool = True
     """Over z2, count an algorithm only once it is lifted to the integers."""
     max_minutes: float = 30.0

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float
 
 from training.config import Config
 from training.replay import Example
@@ -13,11 +14,11 @@ from training.replay import Example
 class Losses(NamedTuple):
     """Of one example, or means; float32."""
 
-    policy: jax.Array
-    value: jax.Array
+    policy: Float[Array, "*batch"]
+    value: Float[Array, "*batch"]
 
 
-def quantile_loss(quantiles: jax.Array, target: jax.Array) -> jax.Array:
+def quantile_loss(quantiles: Float[Array, "q"], target: Float[Array, ""]) -> Float[Array, ""]:
     """Quantile regression with Huber's loss (delta = 1): a scalar.
 
     Args:

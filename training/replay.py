@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float32, Int8, Int16, Int32, Integer, Key
 
 from tensorgame.factors import outer_sum
 from tensorgame.game import State
@@ -26,19 +27,19 @@ class PlayedGame(NamedTuple):
         penalty: subtracted from the return at the end; 0 if solved. float32 scalar.
     """
 
-    start: jax.Array
-    actions: jax.Array
-    tokens: jax.Array
-    weights: jax.Array
-    length: jax.Array
-    penalty: jax.Array
+    start: Integer[Array, "S S S"]
+    actions: Int8[Array, "R 3 S"]
+    tokens: Int16[Array, "R K k"]
+    weights: Float32[Array, "R K"]
+    length: Int32[Array, ""]
+    penalty: Float32[Array, ""]
 
 
 class Replay(NamedTuple):
     """The ring of one game in progress: its last M finished games (M, ...), and how many it saw."""
 
     games: PlayedGame
-    count: jax.Array
+    count: Int32[Array, ""]
 
 
 class Example(NamedTuple):
@@ -52,9 +53,9 @@ class Example(NamedTuple):
     """
 
     state: State
-    tokens: jax.Array
-    weights: jax.Array
-    value: jax.Array
+    tokens: Int32[Array, "A k"]
+    weights: Float32[Array, "A"]
+    value: Float32[Array, ""]
 
 
 def empty_replay(game: PlayedGame, kept_games: int) -> Replay:
@@ -63,7 +64,7 @@ def empty_replay(game: PlayedGame, kept_games: int) -> Replay:
     return Replay(games, jnp.zeros((), jnp.int32))
 
 
-def keep(replay: Replay, game: PlayedGame, done: jax.Array) -> Replay:
+def keep(replay: Replay, game: PlayedGame, done: Bool[Array, ""]) -> Replay:
     """Puts ``game`` into the ring of ONE game in progress if it is ``done``."""
     size = len(replay.games.length)
     place = jnp.where(done, replay.count % size, size)
@@ -71,7 +72,9 @@ def keep(replay: Replay, game: PlayedGame, done: jax.Array) -> Replay:
     return Replay(games, replay.count + done)
 
 
-def sample_replay(config: Config, keys: jax.Array, replay: Replay) -> tuple[Example, jax.Array]:
+def sample_replay(
+    config: Config, keys: Key[Array, "N"], replay: Replay
+) -> tuple[Example, Bool[Array, "N"]]:
     """Draws one position for each of N keys from the rings of B games in progress.
 
     N divides B or B divides N; slot i draws from the i-th share of the rings.
@@ -101,7 +104,7 @@ def sample_replay(config: Config, keys: jax.Array, replay: Replay) -> tuple[Exam
     return jax.vmap(draw)(keys, jnp.arange(slots))
 
 
-def _position(config: Config, game: PlayedGame, move: jax.Array) -> State:
+def _position(config: Config, game: PlayedGame, move: Int32[Array, ""]) -> State:
     """The state of ``game`` before ``move``, rebuilt from its start and its moves."""
     past = jnp.arange(config.max_moves) < move
     played = jnp.where(past[:, None, None], game.actions, 0)
@@ -111,7 +114,7 @@ def _position(config: Config, game: PlayedGame, move: jax.Array) -> State:
     return State(residual.astype(game.start.dtype), move, history)
 
 
-def sample_demonstrations(config: Config, keys: jax.Array) -> Example:
+def sample_demonstrations(config: Config, keys: Key[Array, "N"]) -> Example:
     """One random demonstration for each of N keys, with up to K of its factors as targets.
 
     Any factor that is left is as good a next move as any other: the target is uniform.
@@ -135,8 +138,11 @@ def sample_demonstrations(config: Config, keys: jax.Array) -> Example:
 
 
 def sample_batch(
-    config: Config, replay_keys: jax.Array, demonstration_keys: jax.Array, replay: Replay
-) -> tuple[Example, jax.Array]:
+    config: Config,
+    replay_keys: Key[Array, "N_replay"],
+    demonstration_keys: Key[Array, "N_demonstrations"],
+    replay: Replay,
+) -> tuple[Example, Bool[Array, "N"]]:
     """A batch: a position of a finished game for each replay key, and demonstrations.
 
     A place whose ring is still empty learns from a demonstration instead, so that no work is lost

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float32, Int32, Key
 
 from search.gumbel import SearchResult, search
 from tensorgame.basis import Basis, change_basis, to_canonical
@@ -34,21 +35,21 @@ class Found(NamedTuple):
         actions: its factors in the canonical basis, zeros after the last: (R, 3, S), int32.
     """
 
-    moves: jax.Array
-    actions: jax.Array
+    moves: Int32[Array, ""]
+    actions: Int32[Array, "R 3 S"]
 
 
 class PlayStatistics(NamedTuple):
     """Sums over the games that finished and the moves made; float32 scalars."""
 
-    games: jax.Array
-    solved: jax.Array
-    returns: jax.Array
-    entropy: jax.Array
-    moves: jax.Array
+    games: Float32[Array, ""]
+    solved: Float32[Array, ""]
+    returns: Float32[Array, ""]
+    entropy: Float32[Array, ""]
+    moves: Float32[Array, ""]
 
 
-def new_episode(config: Config, key: jax.Array) -> Episode:
+def new_episode(config: Config, key: Key[Array, ""]) -> Episode:
     """A new game in a random basis, or in the canonical one if entries might overflow in that.
 
     The key is consumed.
@@ -83,7 +84,12 @@ def no_statistics() -> PlayStatistics:
 
 
 def play_move(
-    config: Config, params: dict, keys: jax.Array, episodes: Episode, replay: Replay, found: Found
+    config: Config,
+    params: dict,
+    keys: Key[Array, "B"],
+    episodes: Episode,
+    replay: Replay,
+    found: Found,
 ) -> tuple[Episode, Replay, Found, PlayStatistics]:
     """Makes one move in each of B games.
 
@@ -136,7 +142,7 @@ def _advance(config: Config, episode: Episode, result: SearchResult) -> Episode:
     return Episode(state, episode.basis, played)
 
 
-def _shorter(config: Config, found: Found, episodes: Episode, solved: jax.Array) -> Found:
+def _shorter(config: Config, found: Found, episodes: Episode, solved: Bool[Array, "B"]) -> Found:
     """The shortest of ``found`` and the games that have just been solved."""
     length = jnp.where(solved, episodes.played.length, config.max_moves + 1)
     best = jnp.argmin(length)
