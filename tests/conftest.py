@@ -13,6 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxtyping import install_import_hook
+
+# Shapes and dtypes are checked against the annotations in whatever is imported from here on.
+install_import_hook(["tensorgame", "networks", "search", "training"], "beartype.beartype")
 
 from networks.network import NetworkConfig
 from search.gumbel import SearchConfig

@@ -1,5 +1,7 @@
 """Random demonstrations: right by construction, and distributed as said."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -22,8 +24,12 @@ def draw(ring, seed: int):
     sampler = DemonstrationSampler(
         Game(ring, MOVES, HISTORY), SIDE, max_factors=FACTORS, density=DENSITY, large=LARGE
     )
-    keys = jax.random.split(jax.random.key(seed), COUNT)
-    return jax.device_get(jax.jit(jax.vmap(sampler))(keys))
+    return jax.device_get(draw_many(sampler, jax.random.key(seed)))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def draw_many(sampler: DemonstrationSampler, key: jax.Array):
+    return jax.vmap(sampler)(jax.random.split(key, COUNT))
 
 
 def shown(demonstrations) -> np.ndarray:

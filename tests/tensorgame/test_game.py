@@ -1,5 +1,6 @@
 """The rules on games whose course is known."""
 
+import functools
 import itertools
 
 import jax
@@ -41,31 +42,29 @@ def schoolbook() -> np.ndarray:
     return np.array([[one[2 * i + j], one[2 * j + k], one[2 * k + i]] for i, j, k in indices])
 
 
-def play(game: Game, start: np.ndarray, actions: np.ndarray):
-    """All states after the start, stacked, and the rewards."""
-
-    def move(state, action):
-        state, reward = game.step(state, action)
-        return state, (state, reward)
-
-    run = jax.jit(lambda start, actions: jax.lax.scan(move, game.init(start), actions)[1])
-    states, rewards = run(start, jnp.asarray(actions, jnp.int8))
-    return jax.device_get(states), np.asarray(rewards)
-
-
 def matmul() -> np.ndarray:
     return targets.parse("matmul:2,2,2").tensor()
 
 
-def solved(game: Game, states) -> list[bool]:
-    return [bool(game.solved(jax.tree.map(lambda x: x[i], states))) for i in range(len(states[1]))]
+@functools.partial(jax.jit, static_argnums=0)
+def run(game: Game, actions: jax.Array):
+    def move(state, action):
+        state, reward = game.step(state, action)
+        return state, (state, reward, game.solved(state))
+
+    return jax.lax.scan(move, game.init(jnp.asarray(matmul())), actions)[1]
+
+
+def play(game: Game, actions: np.ndarray):
+    """All states after the start, stacked, the rewards, and where the game is solved."""
+    return jax.device_get(run(game, np.asarray(actions, np.int8)))
 
 
 @both_rings
 def test_strassens_algorithm_solves_the_game_in_seven_moves(ring):
-    game = Game(ring, max_moves=9, history=0)
-    states, rewards = play(game, matmul(), strassen(ring))
-    assert solved(game, states) == [False] * 6 + [True]
+    game = Game(ring, max_moves=9, history=2)
+    states, rewards, solved = play(game, strassen(ring))
+    assert solved.tolist() == [False] * 6 + [True]
     assert rewards.sum() == -7
     assert states.moves[-1] == 7
 
@@ -74,8 +73,8 @@ def test_strassens_algorithm_solves_the_game_in_seven_moves(ring):
 def test_the_schoolbook_algorithm_solves_the_game_in_eight_moves_in_any_order(ring):
     game = Game(ring, max_moves=8, history=0)
     for order in (slice(None), slice(None, None, -1)):
-        states, rewards = play(game, matmul(), schoolbook()[order])
-        assert solved(game, states) == [False] * 7 + [True]
+        _, rewards, solved = play(game, schoolbook()[order])
+        assert solved.tolist() == [False] * 7 + [True]
         assert rewards.sum() == -8
 
 
@@ -83,7 +82,7 @@ def test_the_schoolbook_algorithm_solves_the_game_in_eight_moves_in_any_order(ri
 def test_a_move_after_the_end_changes_nothing_and_earns_nothing(ring):
     game = Game(ring, max_moves=9, history=2)
     actions = strassen(ring)
-    states, rewards = play(game, matmul(), np.concatenate([actions, actions[:1]]))
+    states, rewards, _ = play(game, np.concatenate([actions, actions[:1]]))
     assert rewards[7] == 0
     for x in states:
         np.testing.assert_array_equal(x[7], x[6])
@@ -92,7 +91,7 @@ def test_a_move_after_the_end_changes_nothing_and_earns_nothing(ring):
 @both_rings
 def test_out_of_moves_the_reward_is_minus_one_minus_the_rank_bound(ring):
     game = Game(ring, max_moves=3, history=0)
-    states, rewards = play(game, matmul(), schoolbook())
+    states, rewards, _ = play(game, schoolbook())
     # Entry k of C transposed needs two products; the four slices of the target have rank two each.
     assert rewards[:3].tolist() == [-1, -1, -1 - (4 * 2 - 3)]
     assert not rewards[3:].any()
@@ -102,14 +101,14 @@ def test_out_of_moves_the_reward_is_minus_one_minus_the_rank_bound(ring):
 
 @both_rings
 def test_a_game_solved_by_its_last_move_has_no_penalty(ring):
-    _, rewards = play(Game(ring, max_moves=7, history=0), matmul(), strassen(ring))
+    _, rewards, _ = play(Game(ring, max_moves=7, history=0), strassen(ring))
     assert rewards.tolist() == [-1] * 7
 
 
 @both_rings
 def test_each_move_subtracts_its_rank_one_tensor(ring):
-    actions = np.random.default_rng(1).integers(ring.low, ring.high + 1, (6, 3, 4))
-    states, _ = play(Game(ring, max_moves=9, history=0), matmul(), actions)
+    actions = np.random.default_rng(1).integers(ring.low, ring.high + 1, (7, 3, 4))
+    states, _, _ = play(Game(ring, max_moves=9, history=2), actions)
     moved = np.einsum("ri,rj,rk->rijk", *actions.transpose(1, 0, 2)).cumsum(axis=0)
     np.testing.assert_array_equal(states.residual, ring.reduce(matmul() - moved))
     assert states.residual.dtype == ring.dtype
@@ -117,9 +116,9 @@ def test_each_move_subtracts_its_rank_one_tensor(ring):
 
 def test_the_history_has_the_newest_action_first():
     actions = strassen(Z)
-    states, _ = play(Game(Z, max_moves=9, history=3), matmul(), actions)
-    np.testing.assert_array_equal(states.history[0], [actions[0], 0 * actions[0], 0 * actions[0]])
-    np.testing.assert_array_equal(states.history[4], actions[[4, 3, 2]])
+    states, _, _ = play(Game(Z, max_moves=9, history=2), actions)
+    np.testing.assert_array_equal(states.history[0], [actions[0], 0 * actions[0]])
+    np.testing.assert_array_equal(states.history[4], actions[[4, 3]])
 
 
 def test_states_keep_their_types():
@@ -140,8 +139,9 @@ def test_the_largest_start_cannot_overflow():
 # Rank bound --------------------------------------------------------------------------------------
 
 
-def bounds(tensors: np.ndarray, ring) -> np.ndarray:
-    return np.asarray(jax.jit(jax.vmap(lambda t: rank_bound(t, ring)))(jnp.asarray(tensors)))
+@functools.partial(jax.jit, static_argnums=1)
+def bounds(tensors: jax.Array, ring) -> jax.Array:
+    return jax.vmap(lambda tensor: rank_bound(tensor, ring))(tensors)
 
 
 def random_tensors(low: int, high: int) -> np.ndarray:
@@ -183,13 +183,10 @@ def test_the_bound_depends_on_the_field():
 
 def test_slices_are_those_of_the_last_mode():
     tensor = np.zeros((4, 4, 4), int)
-    tensor[:, 0, :] = np.eye(4)
-    turned = np.stack([tensor, tensor.transpose(1, 0, 2), tensor.transpose(0, 2, 1)])
-    assert bounds(turned, Z).tolist() == [4, 4, 4]
-    full = np.zeros((4, 4, 4), int)
-    full[:, :, 0] = np.eye(4)
-    full[0, 0, 1:] = 1
-    assert bounds(np.stack([full, full.transpose(2, 1, 0)]), Z).tolist() == [4 + 3, 1 + 3 + 3]
+    tensor[:, :, 0] = np.eye(4)
+    tensor[0, 0, 1:] = 1
+    turned = np.stack([tensor, tensor.transpose(2, 1, 0), tensor.transpose(0, 2, 1)])
+    assert bounds(turned, Z).tolist() == [4 + 3, 4, 4]
 
 
 def test_a_multiple_of_one_prime_is_not_taken_for_zero():

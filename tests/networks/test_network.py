@@ -1,0 +1,147 @@
+"""The agent's network: a normalised, causal policy and a value of the state alone."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from networks.network import AgentNetwork, NetworkConfig
+from search.sampling import sample_actions
+from tensorgame.factors import ActionSpace
+from tensorgame.game import Game, State
+from tensorgame.rings import Z2, integers
+
+RINGS = {"z2": Z2, "z": integers(1)}
+
+
+def random_state(game: Game, side: int, seed: int = 0) -> State:
+    rng = np.random.default_rng(seed)
+    low, high = game.ring.low, game.ring.high + 1
+    return State(
+        residual=jnp.asarray(rng.integers(low, high, (side,) * 3), game.ring.dtype),
+        moves=jnp.array(2, jnp.int32),
+        history=jnp.asarray(rng.integers(low, high, (game.history, 3, side)), jnp.int8),
+    )
+
+
+@functools.cache
+def agent(config: NetworkConfig, ring: str, side: int, token_size: int):
+    """A network, its parameters and a state."""
+    game = Game(RINGS[ring], max_moves=6, history=1)
+    network = AgentNetwork(config, game, ActionSpace(game.ring, side, token_size))
+    state = random_state(game, side)
+    tokens = jnp.zeros((1, network.space.num_tokens), jnp.int32)
+    init = jax.jit(functools.partial(network.init, method="score"))
+    return network, init(jax.random.key(1), state, tokens), state
+
+
+@pytest.fixture(scope="module")
+def deep(tiny_network) -> NetworkConfig:
+    """Two layers of everything, as one layer hides what goes wrong between layers."""
+    return dataclasses.replace(tiny_network, layers=2, policy_layers=2)
+
+
+@pytest.mark.parametrize("token_size", [1, 2])
+@pytest.mark.parametrize("ring", ["z2", "z"])
+def test_probabilities_of_all_actions_sum_to_one(tiny_network, every_action, ring, token_size):
+    network, params, state = agent(tiny_network, ring, 2, token_size)
+    tokens = network.space.encode(jnp.asarray(every_action(network.space)))
+    score = jax.jit(functools.partial(network.apply, method="score"))
+    log_probs, quantiles = score(params, state, tokens)
+    assert log_probs.shape == (network.space.size,)
+    assert quantiles.shape == (network.config.quantiles,)
+    np.testing.assert_allclose(jnp.exp(log_probs).sum(), 1.0, rtol=1e-4)
+    assert log_probs.max() - log_probs.min() > 0.1
+
+
+@pytest.mark.parametrize("token_size", [4, 2, 1])
+def test_sampling_and_teacher_forcing_agree(deep, token_size):
+    network, params, state = agent(deep, "z", 4, token_size)
+
+    @jax.jit
+    def both(params, key, state):
+        sampled, quantiles = sample_actions(network, params, key, state, num_actions=5)
+        scored = network.apply(params, state, sampled.tokens, method="score")
+        return sampled, quantiles, *scored
+
+    sampled, quantiles, log_probs, scored_quantiles = both(params, jax.random.key(2), state)
+    np.testing.assert_allclose(sampled.log_probs, log_probs, rtol=1e-4)
+    np.testing.assert_allclose(quantiles, scored_quantiles, rtol=1e-4)
+    assert log_probs.min() > -100
+    actions = np.asarray(network.space.decode(sampled.tokens))
+    assert actions.any(axis=2).all(), "no factor is zero"
+
+
+def next_tokens(network: AgentNetwork, state: State, tokens: jax.Array) -> jax.Array:
+    """Log-probabilities (A, k, V) of each token after those before it, with the same masks."""
+    memory = network.encode(state)
+    first, _, cache = network.start(memory)
+    cache = jax.tree.map(lambda x: jnp.repeat(x, len(tokens), axis=1), cache)
+    started = jnp.ones((len(tokens), tokens.shape[1] - 1), bool)
+    rest, _ = network.extend(memory, cache, tokens[:, :-1], jnp.ones((), jnp.int32), started)
+    return jnp.concatenate([jnp.broadcast_to(first, (len(tokens), 1, len(first))), rest], axis=1)
+
+
+def test_a_token_is_seen_by_all_later_ones_and_no_earlier_one(deep):
+    network, params, state = agent(deep, "z", 4, 2)
+    count = network.space.num_tokens
+    tokens = jax.random.randint(jax.random.key(3), (count,), 0, network.space.vocabulary)
+    # Row j differs in token j; the last row is the original.
+    changed = jnp.tile(tokens, (count + 1, 1))
+    changed = changed.at[jnp.arange(count), jnp.arange(count)].add(1) % network.space.vocabulary
+    run = jax.jit(functools.partial(network.apply, method=next_tokens))
+    log_probs = run(params, state, changed)
+    difference = np.abs(log_probs - log_probs[-1]).max(axis=-1)[:-1]
+    sees = np.arange(count)[:, None] < np.arange(count)
+    assert difference[~sees].max() < 1e-5
+    assert difference[sees].min() > 1e-3
+
+
+def test_the_value_depends_on_no_token(deep):
+    network, params, state = agent(deep, "z", 4, 2)
+    tokens = jax.random.randint(
+        jax.random.key(3), (3, network.space.num_tokens), 0, network.space.vocabulary
+    )
+
+    def value(params):
+        return network.apply(params, state, tokens, method="score")[1].sum()
+
+    embedding = jax.jit(jax.grad(value))(params)["params"]["policy"]["token_embedding"]["embedding"]
+    touched = np.asarray(embedding != 0).any(axis=1)
+    # START is the last row.
+    np.testing.assert_array_equal(touched, np.arange(len(touched)) == network.space.vocabulary)
+
+
+def test_the_network_sees_the_residual_the_moves_and_the_history(deep):
+    network, params, state = agent(deep, "z", 4, 2)
+    tokens = network.space.encode(jnp.ones((1, 3, 4), jnp.int8))
+    score = jax.jit(functools.partial(network.apply, method="score"))
+    before = score(params, state, tokens)
+    for changed in (
+        state._replace(residual=state.residual.at[1, 2, 3].add(1)),
+        state._replace(moves=state.moves + 1),
+        state._replace(history=state.history.at[0, 2].multiply(-1)),
+    ):
+        after = score(params, changed, tokens)
+        assert abs(after[0] - before[0]).max() > 1e-4
+        assert abs(after[1] - before[1]).max() > 1e-4
+
+
+@pytest.mark.parametrize("layers", [1, 4])
+def test_gradients_at_the_start_are_finite_and_moderate_even_for_an_empty_tensor(layers):
+    config = NetworkConfig(layers=layers)
+    network, params, state = agent(config, "z2", 4, 2)
+    tokens = network.space.encode(jnp.ones((1, 3, 4), jnp.int8))
+    empty = jax.tree.map(jnp.zeros_like, state)
+
+    def loss(params, state):
+        log_probs, quantiles = network.apply(params, state, tokens, method="score")
+        return (quantiles**2).mean() - log_probs.sum()
+
+    gradient = jax.jit(jax.grad(loss))
+    for given in (state, empty):
+        norm = jnp.sqrt(sum((x**2).sum() for x in jax.tree.leaves(gradient(params, given))))
+        assert 0.01 < norm < 1e3

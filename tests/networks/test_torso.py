@@ -1,0 +1,75 @@
+"""The torso keeps the three modes apart and aligned."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from networks.torso import Torso
+
+SIDE, WIDTH, PLANES = 4, 8, 2
+
+
+@pytest.fixture(scope="module")
+def torso():
+    """Params, planes, scalars, and the compiled torso: grids (3, S, S, C) of (U,V), (W,U), (V,W).
+
+    The parameters treat all coordinates alike: no plane of scalars, and one set of weights for all
+    entries of a cell.
+    """
+    network = Torso(WIDTH, layers=2, heads=2, head_dim=4, mlp_factor=2)
+    planes = jax.random.normal(jax.random.key(0), (PLANES, SIDE, SIDE, SIDE))
+    scalars = jnp.ones(1)
+    params = jax.jit(network.init)(jax.random.key(1), planes, scalars)
+    inner = dict(params["params"])
+    for name in (f"Dense_{i}" for i in range(6)):
+        kernel = inner[name]["kernel"]
+        if kernel.shape == (1, SIDE * SIDE):
+            kernel = jnp.zeros_like(kernel)
+        else:
+            entries = kernel[:-1].reshape(SIDE, PLANES, WIDTH)
+            entries = jnp.broadcast_to(entries.mean(axis=0), entries.shape).reshape(-1, WIDTH)
+            kernel = kernel.at[:-1].set(entries)
+        inner[name] = {**inner[name], "kernel": kernel}
+
+    @jax.jit
+    def apply(params, planes, scalars):
+        return network.apply(params, planes, scalars).reshape(3, SIDE, SIDE, WIDTH)
+
+    return {"plain": params, "alike": {"params": inner}}, planes, scalars, apply
+
+
+PERMUTATION = np.array([2, 0, 3, 1])
+
+
+@pytest.mark.parametrize(
+    ("mode", "grid_axes"),
+    # The places of U, V and W in the grids (U,V), (W,U), (V,W); None where a grid lacks the mode.
+    [(0, (0, 1, None)), (1, (1, None, 0)), (2, (None, 0, 1))],
+    ids=["u", "v", "w"],
+)
+def test_permuting_a_mode_permutes_the_grids_along_it(torso, mode, grid_axes):
+    params, planes, scalars, apply = torso
+    before = apply(params["alike"], planes, scalars)
+    after = apply(params["alike"], jnp.take(planes, PERMUTATION, axis=mode + 1), scalars)
+    for grid, axis in enumerate(grid_axes):
+        expected = before[grid] if axis is None else jnp.take(before[grid], PERMUTATION, axis=axis)
+        np.testing.assert_allclose(after[grid], expected, atol=1e-4)
+        if axis is not None:
+            assert jnp.abs(after[grid] - before[grid]).max() > 0.1
+
+
+def test_one_entry_reaches_every_cell(torso):
+    params, planes, scalars, apply = torso
+    change = apply(params["plain"], planes.at[0, 1, 2, 3].add(1.0), scalars)
+    change -= apply(params["plain"], planes, scalars)
+    assert (jnp.abs(change).max(axis=-1) > 0).all()
+
+
+def test_scalars_and_all_planes_are_seen(torso):
+    params, planes, scalars, apply = torso
+    before = apply(params["plain"], planes, scalars)
+    assert jnp.abs(apply(params["plain"], planes, scalars + 1) - before).max() > 0.01
+    for plane in range(PLANES):
+        changed = planes.at[plane].set(0.0)
+        assert jnp.abs(apply(params["plain"], changed, scalars) - before).max() > 0.01

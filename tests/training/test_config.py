@@ -1,0 +1,115 @@
+"""Configurations that run, and the sentences that refuse the others."""
+
+import dataclasses
+
+import jax
+import pytest
+
+from networks.network import NetworkConfig
+from search.gumbel import SearchConfig
+from training.config import (
+    MAX_VOCABULARY,
+    Config,
+    ConfigError,
+    DemonstrationConfig,
+    GameConfig,
+    LearnerConfig,
+    SelfPlayConfig,
+)
+from training.step import make_init, make_mesh, make_step
+
+RUNS = {
+    "default": Config(),
+    "integers, a padded target, a history, one basis for each mode": Config(
+        game=GameConfig(
+            target="matmul:1,2,3", ring="z", max_coefficient=2, history=2, shared_basis=False
+        ),
+        demonstrations=DemonstrationConfig(max_factors=3, large=0.1),
+        network=NetworkConfig(token_size=3, layers=2, policy_layers=2),
+    ),
+    "one entry a token, more actions than factors, batches of other sizes than the games": Config(
+        network=NetworkConfig(token_size=1, quantiles=4),
+        search=SearchConfig(num_actions=12, num_simulations=3, rescale_values=False),
+        selfplay=SelfPlayConfig(num_games=8, moves_per_step=1, kept_games=1),
+        learner=LearnerConfig(replay_batch=4, demonstration_batch=24, warmup_updates=0),
+    ),
+    "a single action": Config(
+        game=GameConfig(target="matmul:1,1,1"), search=SearchConfig(num_actions=1)
+    ),
+}
+
+
+@pytest.mark.parametrize("config", RUNS.values(), ids=RUNS.keys())
+def test_configurations_validate_and_trace(config):
+    config = dataclasses.replace(config, devices=1)
+    config.validate()
+    mesh = make_mesh(config)
+    before = jax.eval_shape(make_init(config, mesh))
+    after, output = jax.eval_shape(make_step(config, mesh), before)
+    assert after == before, "a step returns what it takes"
+    assert output.found.actions.shape == (1, config.max_moves, 3, config.target.side)
+    assert all(metric.shape == () for metric in output.metrics.values())
+
+
+def test_zeros_choose_what_fits_the_target():
+    config = Config(game=GameConfig(target="matmul:2,3,4"))
+    assert config.max_moves == 24 + 2
+    assert config.rank_wanted == config.demonstrator.max_factors == 20
+    # The side is 12; over Z_2 all twelve entries make a token, over Z with five values four do.
+    assert config.action_space.token_size == 12
+    game = GameConfig(target="matmul:2,3,4", ring="z", max_coefficient=2)
+    integers = dataclasses.replace(config, game=game)
+    assert integers.action_space.token_size == 4
+    assert integers.action_space.vocabulary <= MAX_VOCABULARY
+
+
+def replaced(section: str, **fields) -> Config:
+    config = Config(devices=1)
+    return dataclasses.replace(
+        config, **{section: dataclasses.replace(getattr(config, section), **fields)}
+    )
+
+
+@pytest.mark.parametrize(
+    ("section", "fields", "says"),
+    [
+        ("game", {"history": -1}, "game.history is -1; it must not be negative"),
+        ("game", {"basis_density": 0.0}, "game.basis_density is 0.0; it must be positive"),
+        ("game", {"canonical_probability": 1.5}, "is 1.5; it must be at most 1.0"),
+        ("game", {"max_moves": 6}, "demonstrations.max_factors is 7, more than game.max_moves = 6"),
+        ("game", {"ring": "z", "max_coefficient": 15}, "game.max_coefficient is 15, whose cube"),
+        ("demonstrations", {"density": 1.0}, "demonstrations.density is 1.0; it must be at most"),
+        ("demonstrations", {"large": float("inf")}, "demonstrations.large is inf; it must be a"),
+        ("network", {"width": 0}, "network.width is 0; it must be positive"),
+        ("network", {"token_size": -2}, "network.token_size is -2; it must not be negative"),
+        ("search", {"num_actions": 3376}, "search.num_actions is 3376, more than the 3375"),
+        ("search", {"num_simulations": 2.0}, "search.num_simulations is 2.0; it must be of type"),
+        ("search", {"rescale_values": 1}, "search.rescale_values is 1; it must be of type bool"),
+        ("selfplay", {"kept_games": 0}, "selfplay.kept_games is 0; it must be positive"),
+        ("learner", {"replay_batch": 48}, "learner.replay_batch is 48; it must be a multiple"),
+        ("learner", {"demonstration_batch": 48}, "learner.demonstration_batch is 48; it must be"),
+        ("learner", {"learning_rate": 0.0}, "learner.learning_rate is 0.0; it must be positive"),
+        ("learner", {"policy_weight": -1.0}, "learner.policy_weight is -1.0; it must not be"),
+        ("learner", {"updates_per_step": True}, "learner.updates_per_step is True; it must be"),
+    ],
+)
+def test_what_cannot_run_is_refused_with_its_field_and_value(section, fields, says):
+    with pytest.raises(ConfigError, match="^[^\n]*$") as refusal:
+        replaced(section, **fields).validate()
+    assert says in str(refusal.value)
+
+
+def test_tokens_with_too_many_values_are_refused():
+    config = Config(
+        game=GameConfig(target="matmul:3,3,3", ring="z"),
+        network=NetworkConfig(token_size=9),
+        devices=1,
+    )
+    with pytest.raises(ConfigError, match=f"token_size is 9, which makes {3**9} values a token"):
+        config.validate()
+
+
+def test_a_rank_below_the_proved_bound_is_warned_of():
+    assert Config(target_rank=7).warnings() == []
+    (warning,) = Config(target_rank=6).warnings()
+    assert "target_rank is 6, below the proved lower bound 7" in warning

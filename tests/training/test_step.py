@@ -1,0 +1,245 @@
+"""The compiled training step."""
+
+import dataclasses
+import math
+import os
+import re
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tensorgame.factorization import Factorization
+from training.config import Config
+from training.step import make_init, make_mesh, make_optimizer, make_step
+
+METRICS = {
+    "games",
+    "solved",
+    "evaluations",
+    "return",
+    "root_entropy",
+    "gradient_norm",
+    "policy_loss",
+    "value_loss",
+    "demonstration_policy_loss",
+    "demonstration_value_loss",
+}
+
+
+def check_found(config: Config, found) -> list[int]:
+    """Proves what each device has found; returns the numbers of moves."""
+    lengths = []
+    for moves, actions in zip(found.moves, found.actions, strict=True):
+        assert not actions[moves:].any()
+        if moves <= config.max_moves:
+            u, v, w = (actions[:moves, i, :size].T for i, size in enumerate(config.target.shape))
+            modulus = config.ring.modulus
+            Factorization(sizes=config.target.sizes, modulus=modulus, u=u, v=v, w=w).check()
+        lengths.append(int(moves))
+    return lengths
+
+
+def test_all_steps_are_one_program(trainer, trained):
+    assert trained[0].step == 80
+    assert trainer.step._cache_size() == 1
+
+
+def test_a_step_returns_what_it_takes(trainer):
+    before = trainer.initial
+    after, _ = trainer.run(1)
+
+    def same(a, b):
+        assert jax.typeof(a) == jax.typeof(b)
+        assert a.sharding == b.sharding
+
+    jax.tree.map(same, after, before)
+
+
+def test_metrics_are_finite_and_complete(trained):
+    for output in trained[1]:
+        assert set(output.metrics) == METRICS
+        assert all(math.isfinite(value) for value in output.metrics.values())
+
+
+def test_what_is_counted_adds_up(tiny, trained):
+    state, outputs = trained
+    assert sum(output.metrics["games"] for output in outputs) == state.replay.count.sum()
+    moves = tiny.selfplay.num_games * tiny.selfplay.moves_per_step
+    evaluations = moves * (tiny.search.num_simulations + 1)
+    skipped = tiny.learner.demonstration_steps
+    assert [output.metrics["evaluations"] for output in outputs] == (
+        [0] * skipped + [evaluations] * (len(outputs) - skipped)
+    )
+    for output in outputs:
+        (length,) = output.found.moves
+        assert (output.metrics["solved"] > 0) == (length <= tiny.max_moves)
+        assert output.metrics["solved"] <= output.metrics["games"]
+        assert 0 <= output.metrics["root_entropy"] <= np.log(tiny.search.num_actions) + 1e-4
+
+
+def test_the_first_steps_learn_from_demonstrations_alone(trainer):
+    state, (output,) = trainer.run(1)
+    assert output.metrics["games"] == output.metrics["policy_loss"] == 0
+    assert output.metrics["demonstration_policy_loss"] > 0
+    before = jax.device_get((trainer.initial.episodes, trainer.initial.replay))
+    jax.tree.map(np.testing.assert_array_equal, (state.episodes, state.replay), before)
+    changed = jax.tree.map(lambda a, b: (a != b).any(), state.params, trainer.initial.params)
+    assert any(jax.tree.leaves(changed))
+
+
+def test_the_same_seed_gives_the_same_run(trainer):
+    (first, one), (second, other) = trainer.run(4), trainer.run(4)
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+    jax.tree.map(np.testing.assert_array_equal, first.params, second.params)
+
+
+def test_what_is_found_are_true_algorithms_over_the_integers(tiny, trained):
+    lengths = [length for output in trained[1] for length in check_found(tiny, output.found)]
+    assert min(lengths) == 2
+
+
+def test_learning_lowers_the_losses(trained):
+    for loss in ("demonstration_policy_loss", "demonstration_value_loss"):
+        course = [output.metrics[loss] for output in trained[1]]
+        assert np.mean(course[-20:]) < 0.9 * np.mean(course[:20])
+
+
+# Communication -----------------------------------------------------------------------------------
+
+
+def all_reduce_depths(hlo: str) -> list[int]:
+    """In how many loops each all-reduce of a program is."""
+    callers, reduces, name = {}, [], None
+    for line in hlo.splitlines():
+        if header := re.match(r"(?:ENTRY )?%?([\w.-]+) .*\{$", line):
+            name = header[1]
+            continue
+        is_loop = " while(" in line
+        for callees in re.findall(
+            r"(?:body|condition|to_apply|calls|\w+_computations?)=\{?(%[\w.-]+(?:, %[\w.-]+)*)", line
+        ):
+            for callee in callees.split(", "):
+                callers[callee.lstrip("%")] = (name, is_loop)
+        if re.search(r" all-reduce(-start)?\(", line):
+            reduces.append(name)
+
+    def depth(computation: str) -> int:
+        if computation not in callers:
+            return 0
+        caller, is_loop = callers[computation]
+        return depth(caller) + is_loop
+
+    return sorted(map(depth, reduces))
+
+
+def test_the_only_communication_is_one_mean_an_update_and_one_sum_a_step(trainer):
+    hlo = trainer.step.lower(trainer.initial).compile().as_text()
+    # The search is two loops deep.
+    assert hlo.count(" while(") >= 4
+    assert all_reduce_depths(hlo) == [0, 1]
+    for other in ("all-gather", "all-to-all", "reduce-scatter", "collective-permute"):
+        assert f" {other}(" not in hlo
+
+
+DEVICES_SCRIPT = """
+import dataclasses, sys
+from concurrent.futures import ThreadPoolExecutor
+import jax, numpy as np
+from networks.network import *
+from search.gumbel import *
+from training.config import *
+from training.step import *
+
+def build(devices):
+    config = dataclasses.replace(CONFIG, devices=devices)
+    mesh = make_mesh(config)
+    state = make_init(config, mesh)()
+    return state, make_step(config, mesh).lower(state)
+
+devices = (2, 8)
+built = [build(count) for count in devices]
+with ThreadPoolExecutor() as pool:
+    steps = pool.map(lambda pair: pair[1].compile(), built)
+for count, (state, _), step in zip(devices, built, steps):
+    for number in range(STEPS):
+        state, output = step(state)
+        arrays = jax.tree.leaves(jax.device_get((state.params, output)))
+        np.savez(f"{count}-{number}.npz", *arrays)
+    (sharding,) = {x.sharding for x in jax.tree.leaves(state.replay)}
+    assert len(sharding.device_set) == count and not sharding.is_fully_replicated
+"""
+
+
+def test_one_two_and_eight_devices_make_the_same_steps(tiny, trainer, tmp_path, pytestconfig):
+    steps = 3
+    script = DEVICES_SCRIPT.replace("CONFIG", repr(tiny)).replace("STEPS", str(steps))
+    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=8"
+    path = os.pathsep.join([str(pytestconfig.rootpath), os.environ.get("PYTHONPATH", "")])
+    run = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    for number in range(steps):
+        state, outputs = trainer.run(number + 1)
+        expected, structure = jax.tree.flatten(jax.device_get((state.params, outputs[-1])))
+        for devices in (2, 8):
+            with np.load(tmp_path / f"{devices}-{number}.npz") as file:
+                params, output = jax.tree.unflatten(structure, [file[name] for name in file.files])
+            want_params, want = jax.tree.unflatten(structure, expected)
+            jax.tree.map(
+                lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
+                (params, output.metrics),
+                (want_params, want.metrics),
+            )
+            assert output.metrics["games"] == want.metrics["games"]
+            assert output.found.moves.shape == (devices,)
+            assert min(check_found(tiny, output.found)) == want.found.moves.item()
+        assert outputs[-1].metrics["games"] == (0, 0, 8)[number]
+
+
+# The optimizer -----------------------------------------------------------------------------------
+
+
+def rates(config: Config, updates: int) -> list[float]:
+    """Sizes of the first updates under a constant gradient; Adam makes them the learning rate."""
+    optimizer = make_optimizer(config)
+    params, gradient = jnp.zeros(()), jnp.ones(())
+    state, sizes = optimizer.init(params), []
+    for _ in range(updates):
+        update, state = optimizer.update(gradient, state, params)
+        sizes.append(abs(float(update)))
+    return sizes
+
+
+@pytest.mark.parametrize(
+    ("warmup", "shares"), [(4, [0, 0.25, 0.5, 0.75, 1, 1]), (0, [1, 1, 1])]
+)
+def test_the_learning_rate_rises_to_its_value(tiny, warmup, shares):
+    learner = dataclasses.replace(tiny.learner, warmup_updates=warmup, learning_rate=0.1)
+    found = rates(dataclasses.replace(tiny, learner=learner), len(shares))
+    np.testing.assert_allclose(found, 0.1 * np.array(shares), rtol=1e-4, atol=1e-7)
+
+
+# Learning ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_default_configuration_finds_strassens_rank():
+    config = dataclasses.replace(Config(), devices=1)
+    mesh = make_mesh(config)
+    state, step = make_init(config, mesh)(), make_step(config, mesh)
+    for _ in range(400):
+        state, output = step(state)
+        found = jax.device_get(output.found)
+        if min(check_found(config, found)) <= 7:
+            return
+    pytest.fail("no algorithm with seven products in 400 steps")
