@@ -29,7 +29,7 @@ class ValueHead(nn.Module):
 
 
 def risk_seeking_mean(quantiles: Float[Array, "*batch q"]) -> Float[Array, "*batch"]:
-    """The mean of the quantiles above 75 % (paper, Methods): (...,) from (..., q)."""
+    """The mean of the quantiles above 75 %, at least one (paper, Methods): (...,) from (..., q)."""
     levels = (np.arange(quantiles.shape[-1]) + 0.5) / quantiles.shape[-1]
-    above = jnp.asarray(levels > 0.75, quantiles.dtype)
+    above = jnp.asarray(np.append(levels[:-1] > 0.75, True), quantiles.dtype)
     return quantiles @ above / above.sum()

@@ -1,6 +1,7 @@
 """One small configuration, its compiled training step, and what several tests need."""
 
 import dataclasses
+import functools
 import itertools
 import os
 from collections.abc import Callable
@@ -15,12 +16,18 @@ import numpy as np
 import pytest
 from jaxtyping import install_import_hook
 
-# Shapes and dtypes are checked against the annotations in whatever is imported from here on.
-install_import_hook(["tensorgame", "networks", "search", "training"], "beartype.beartype")
+# Shapes and dtypes are checked against the annotations in what is imported from here on. Not so in
+# training.config, which has checks of its own.
+_CHECKED = ("losses", "replay", "selfplay", "step")
+install_import_hook(
+    ["tensorgame", "networks", "search", *(f"training.{name}" for name in _CHECKED)],
+    "beartype.beartype",
+)
 
-from networks.network import NetworkConfig
+from networks.network import AgentNetwork, NetworkConfig
 from search.gumbel import SearchConfig
 from tensorgame.factors import ActionSpace
+from tensorgame.game import State
 from training.config import Config, GameConfig, LearnerConfig, SelfPlayConfig
 from training.step import StepOutput, TrainState, make_init, make_mesh, make_step
 
@@ -86,6 +93,20 @@ def trainer(tiny) -> Trainer:
 def trained(trainer) -> tuple[TrainState, list[StepOutput]]:
     """After enough steps for many games to be played and some to be solved."""
     return trainer.run(80)
+
+
+@pytest.fixture(scope="session")
+def random_params() -> Callable[[AgentNetwork, State], dict]:
+    """``random_params(network, state)`` is quick, and no bias of it is zero as at the start."""
+
+    def draw(network: AgentNetwork, state: State) -> dict:
+        tokens = jnp.zeros((1, network.space.num_tokens), jnp.int32)
+        init = functools.partial(network.init, method="score")
+        shapes = jax.eval_shape(init, jax.random.key(0), state, tokens)
+        rng = np.random.default_rng(0)
+        return jax.tree.map(lambda x: jnp.asarray(0.5 * rng.normal(size=x.shape), x.dtype), shapes)
+
+    return draw
 
 
 @pytest.fixture(scope="session")

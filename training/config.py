@@ -112,8 +112,6 @@ class Config:
     """Seed of all randomness."""
     devices: int = 0
     """Devices to run on, 0 for all; but for the rounding of sums results do not depend on it."""
-    quick_compile: bool = True
-    """On a GPU, start half a minute sooner with a step some 20 % slower (no autotuning)."""
     target_rank: int = 0
     """The run succeeds with an algorithm of at most this rank; 0 for the best known rank."""
     lift: bool = True

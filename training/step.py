@@ -80,7 +80,10 @@ def make_mesh(config: Config) -> Mesh:
 def make_optimizer(config: Config) -> optax.GradientTransformation:
     """AdamW after a clip of the gradient (the clip comes first: after Adam it would do nothing)."""
     c = config.learner
-    rate = optax.linear_schedule(0.0, c.learning_rate, c.warmup_updates)
+    rate = c.learning_rate
+    if c.warmup_updates:
+        # Of no transition steps optax makes a constant zero.
+        rate = optax.linear_schedule(0.0, rate, c.warmup_updates)
     return optax.chain(
         optax.clip_by_global_norm(c.max_gradient_norm),
         optax.adamw(rate, weight_decay=c.weight_decay),
@@ -139,19 +142,17 @@ def make_step(config: Config, mesh: Mesh) -> Callable[[TrainState], tuple[TrainS
         donate_argnums=0,
         in_shardings=(_shardings(mesh),),
         out_shardings=(_shardings(mesh), None),
-        compiler_options=compiler_options(mesh.devices.flat[0].platform, config.quick_compile),
+        compiler_options=compiler_options(mesh.devices.flat[0].platform),
     )
 
 
-def compiler_options(platform: str, quick: bool) -> dict[str, str | int]:
-    """XLA's options for the step on a platform (benchmarks/compiler_options.py)."""
-    if platform == "cpu":
-        # By default small fusions go to YNNPACK, which makes networks of a laptop's size three
-        # times slower; the empty value turns that off.
-        return {"xla_cpu_experimental_ynn_fusion_type": ""}
-    if platform == "gpu" and quick:
-        return {"xla_gpu_autotune_level": 0}
-    return {}
+def compiler_options(platform: str) -> dict[str, str]:
+    """XLA's options for the step on a platform (benchmarks/compiler_options.py).
+
+    On a CPU small fusions go to YNNPACK by default, which makes a step of a laptop's size more than
+    twice as slow; the empty value turns that off.
+    """
+    return {"xla_cpu_experimental_ynn_fusion_type": ""} if platform == "cpu" else {}
 
 
 def _shardings(mesh: Mesh) -> TrainState:

@@ -9,7 +9,7 @@ import pathlib
 from training.config import Config, ConfigError
 
 # Fields that say when to stop and how fast to go. All others decide the results.
-_FREE_FIELDS = {"devices", "quick_compile", "max_minutes", "target_rank", "lift"}
+_FREE_FIELDS = {"devices", "max_minutes", "target_rank", "lift"}
 _CONFIG = "config.json"
 
 

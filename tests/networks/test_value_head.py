@@ -8,8 +8,8 @@ import pytest
 from networks.value_head import ValueHead, risk_seeking_mean
 
 
-@pytest.mark.parametrize(("count", "above"), [(2, 1), (4, 1), (8, 2), (10, 2), (16, 4)])
-def test_the_mean_is_that_of_the_top_quarter(count, above):
+@pytest.mark.parametrize(("count", "above"), [(1, 1), (2, 1), (4, 1), (8, 2), (10, 2), (16, 4)])
+def test_the_mean_is_that_of_the_top_quarter_and_at_least_one(count, above):
     quantiles = np.random.default_rng(0).normal(size=(3, count)).astype(np.float32)
     found = risk_seeking_mean(jnp.asarray(quantiles))
     np.testing.assert_allclose(found, quantiles[:, -above:].mean(axis=1), rtol=1e-5)

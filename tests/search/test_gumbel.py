@@ -24,12 +24,10 @@ GAMES = 4
 
 
 @pytest.fixture(scope="module")
-def agent(tiny_network):
+def agent(tiny_network, random_params):
     """The network, its parameters, and ``run(params, keys, states)``, the compiled search."""
     network = AgentNetwork(tiny_network, GAME, SPACE)
-    tokens = jnp.zeros((1, SPACE.num_tokens), jnp.int32)
-    init = jax.jit(functools.partial(network.init, method="score"))
-    params = init(jax.random.key(0), GAME.init(jnp.zeros((2, 2, 2), jnp.int8)), tokens)
+    params = random_params(network, GAME.init(jnp.zeros((2, 2, 2), jnp.int8)))
     return network, params, jax.jit(functools.partial(search, network, CONFIG))
 
 

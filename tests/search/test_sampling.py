@@ -19,17 +19,13 @@ FEW, MANY_KEYS = 4, 4000
 
 
 @pytest.fixture(scope="module")
-def agent(tiny_network, every_action):
+def agent(tiny_network, random_params, every_action):
     """``sample(count, keys)`` for one state, and the probability of each of the 27 actions."""
     game = Game(Z2, max_moves=4, history=0)
     network = AgentNetwork(tiny_network, game, SPACE)
     state = game.init(jnp.eye(2, dtype=jnp.int8)[:, :, None] * jnp.ones(2, jnp.int8))
     tokens = SPACE.encode(jnp.asarray(every_action(SPACE)))
-    init = jax.jit(functools.partial(network.init, method="score"))
-    params = init(jax.random.key(0), state, tokens)
-    # No action should be too rare to be counted.
-    logits = params["params"]["policy"]["logits"]
-    params["params"]["policy"]["logits"] = {**logits, "kernel": 0.5 * logits["kernel"]}
+    params = random_params(network, state)
     score = jax.jit(functools.partial(network.apply, method="score"))
     log_probs, quantiles = score(params, state, tokens)
 
@@ -107,15 +103,19 @@ def test_with_as_many_actions_as_there_are_each_comes_once(agent, all_of_them):
     np.testing.assert_array_equal(codes, np.broadcast_to(expected, codes.shape))
 
 
-def test_with_all_actions_the_gumbels_are_independent_standard_ones(all_of_them):
-    gumbels = np.sort(all_of_them[0].gumbels, axis=None)
-    # Kolmogorov and Smirnov: 1.95 is exceeded once in a thousand times.
-    places = (np.arange(gumbels.size) + 0.5) / gumbels.size
-    distance = np.abs(np.exp(-np.exp(-gumbels)) - places).max()
-    assert distance * np.sqrt(gumbels.size) < 1.95
-    # The sum over the actions of one key has the variance of independent ones.
-    variance = all_of_them[0].gumbels.sum(axis=1).var() / SPACE.size
-    assert abs(variance / (np.pi**2 / 6) - 1) < 0.25
+def assert_standard_gumbel(samples: np.ndarray) -> None:
+    """The test of Kolmogorov and Smirnov, whose limit is exceeded once in a thousand times."""
+    samples = np.sort(samples, axis=None)
+    places = (np.arange(samples.size) + 0.5) / samples.size
+    distance = np.abs(np.exp(-np.exp(-samples)) - places).max()
+    assert distance * np.sqrt(samples.size) < 1.95
+
+
+def test_the_gumbels_are_standard_ones(few, all_of_them):
+    assert_standard_gumbel(all_of_them[0].gumbels)
+    # So is the largest of the perturbed log-probabilities of a distribution.
+    for sampled in (few, all_of_them[0]):
+        assert_standard_gumbel(sampled.log_probs[:, 0] + sampled.gumbels[:, 0])
 
 
 def test_the_value_is_that_of_the_state(agent, all_of_them):

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tensorgame.factors import outer_sum
 from training.config import Config, GameConfig
 from training.replay import (
+    Example,
     PlayedGame,
     Replay,
     empty_replay,
@@ -106,45 +106,45 @@ def test_all_kept_games_and_rings_are_drawn_from_and_no_empty_place(config):
     short, failed = play(config, SHORT)[0], play(config, FAILED)[0]
     replay = rings(config, [[short], [failed, short], [], [failed]], size=3)
     draw = jax.jit(sample_replay, static_argnums=0)
-    # Fewer slots than rings: the first slot draws from rings 0 and 1, the second from 2 and 3.
+    # The first slot draws from rings 0 and 1, the second from 2 and 3.
     drawn, available = jax.vmap(lambda k: draw(config, k, replay))(keys(400).reshape(200, 2))
     for slot, (has_short, share) in enumerate([(True, 1.0), (False, 0.5)]):
         assert abs(available[:, slot].mean() - share) < 0.15
         values = np.asarray(drawn.value[:, slot])[np.asarray(available[:, slot])]
         is_short = values > -3
         assert (abs(is_short.mean() - 0.75) < 0.15) if has_short else not is_short.any()
-    # More slots than rings: two for each.
-    _, available = draw(config, keys(8), replay)
-    assert available.tolist() == [True] * 4 + [False] * 2 + [True] * 2
 
 
-def test_empty_rings_fall_back_to_demonstrations(config):
-    game = play(config, SOLVED)[0]
-    replay = rings(config, [[game], [], [game], []])
-    batch, is_played = jax.jit(sample_batch, static_argnums=0)(
-        config, keys(4), keys(6, seed=1), replay
-    )
-    assert is_played.tolist() == [True, False, True, False] + [False] * 6
-    replayed, _ = jax.jit(sample_replay, static_argnums=0)(config, keys(4), replay)
-    shown = jax.jit(sample_demonstrations, static_argnums=0)(
-        config, jnp.concatenate([keys(4), keys(6, seed=1)])
-    )
-    for i, played in enumerate(is_played):
-        expected = jax.tree.map(lambda x, i=i: x[i], replayed if played else shown)
-        found = jax.tree.map(lambda x, i=i: x[i], batch)
-        jax.tree.map(np.testing.assert_array_equal, found, expected)
-
-
-def test_demonstrations_give_equal_weight_to_the_factors_shown(config):
-    examples = jax.device_get(
-        jax.jit(sample_demonstrations, static_argnums=0)(config, keys(100))
-    )
+def assert_demonstrations(config: Config, examples: Example) -> None:
+    """All factors are shown with equal weight, and they sum to the residual."""
     for weights, value in zip(examples.weights, examples.value, strict=True):
         count = int(-value)
         np.testing.assert_allclose(weights, np.where(np.arange(len(weights)) < count, 1 / count, 0))
-    actions = np.asarray(config.action_space.decode(examples.tokens))
-    actions = np.where((examples.weights > 0)[:, :, None, None], actions, 0)
-    np.testing.assert_array_equal(jax.vmap(outer_sum)(actions), examples.state.residual)
+    actions = config.action_space.decode(jnp.asarray(examples.tokens))
+    actions = np.where((examples.weights > 0)[:, :, None, None], actions, 0).astype(int)
+    residual = np.einsum("nri,nrj,nrk->nijk", *np.moveaxis(actions, 2, 0))
+    np.testing.assert_array_equal(residual, examples.state.residual)
+
+
+def test_empty_rings_fall_back_to_demonstrations(config):
+    game, states = play(config, SOLVED)
+    # Two places for each ring, and six for demonstrations.
+    batch, is_played = jax.device_get(
+        jax.jit(sample_batch, static_argnums=0)(
+            config, keys(4), keys(6, seed=1), rings(config, [[game], []])
+        )
+    )
+    assert is_played.tolist() == [True] * 2 + [False] * 8
+    for i, move in enumerate(batch.state.moves[:2]):
+        np.testing.assert_array_equal(batch.tokens[i], game.tokens[move])
+        np.testing.assert_array_equal(batch.state.residual[i], states[move].residual)
+    assert_demonstrations(config, jax.tree.map(lambda x: x[2:], batch))
+    assert len({residual.tobytes() for residual in batch.state.residual[2:]}) > 4
+
+
+def test_demonstrations_give_equal_weight_to_the_factors_shown(config):
+    draw = jax.jit(sample_demonstrations, static_argnums=0)
+    assert_demonstrations(config, jax.device_get(draw(config, keys(100))))
 
 
 def test_with_fewer_places_than_factors_some_of_them_are_shown():

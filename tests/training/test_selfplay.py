@@ -69,9 +69,10 @@ def test_finished_games_end_where_they_should(played):
 
 def test_the_move_made_is_one_of_those_searched(played):
     config, _, replay = played
+    space = config.action_space
     for game in finished(replay):
         length = game.length
-        searched = np.asarray(config.action_space.decode(game.tokens[:length].astype(int)))
+        searched = np.asarray(space.decode(jnp.asarray(game.tokens[:length], jnp.int32)))
         made = (searched == game.actions[:length, None]).all(axis=(2, 3))
         assert (made.sum(axis=1) == 1).all()
         np.testing.assert_allclose(game.weights[:length].sum(axis=1), 1.0, rtol=1e-5)

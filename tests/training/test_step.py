@@ -43,9 +43,22 @@ def check_found(config: Config, found) -> list[int]:
     return lengths
 
 
-def test_all_steps_are_one_program(trainer, trained):
-    assert trained[0].step == 80
-    assert trainer.step._cache_size() == 1
+def test_only_the_first_step_compiles(trainer):
+    state, _ = trainer.run(1)
+    compiled = []
+
+    def listen(event: str, _seconds: float, **_kwargs) -> None:
+        compiled.extend([event] if "backend_compile" in event else [])
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        for _ in range(3):
+            state, _ = trainer.step(state)
+        assert not compiled
+        jax.jit(lambda x: x + 1)(1.0)
+        assert compiled, "the listener hears of compilations"
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def test_a_step_returns_what_it_takes(trainer):
@@ -146,38 +159,28 @@ def test_the_only_communication_is_one_mean_an_update_and_one_sum_a_step(trainer
 
 
 DEVICES_SCRIPT = """
-import dataclasses, sys
-from concurrent.futures import ThreadPoolExecutor
 import jax, numpy as np
-from networks.network import *
-from search.gumbel import *
+from networks.network import NetworkConfig
+from search.gumbel import SearchConfig
 from training.config import *
 from training.step import *
 
-def build(devices):
-    config = dataclasses.replace(CONFIG, devices=devices)
-    mesh = make_mesh(config)
-    state = make_init(config, mesh)()
-    return state, make_step(config, mesh).lower(state)
-
-devices = (2, 8)
-built = [build(count) for count in devices]
-with ThreadPoolExecutor() as pool:
-    steps = pool.map(lambda pair: pair[1].compile(), built)
-for count, (state, _), step in zip(devices, built, steps):
-    for number in range(STEPS):
-        state, output = step(state)
-        arrays = jax.tree.leaves(jax.device_get((state.params, output)))
-        np.savez(f"{count}-{number}.npz", *arrays)
-    (sharding,) = {x.sharding for x in jax.tree.leaves(state.replay)}
-    assert len(sharding.device_set) == count and not sharding.is_fully_replicated
+config = CONFIG
+mesh = make_mesh(config)
+state, step = make_init(config, mesh)(), make_step(config, mesh)
+for number in range(STEPS):
+    state, output = step(state)
+    np.savez(f"{number}.npz", *jax.tree.leaves(jax.device_get((state.params, output))))
+for x in jax.tree.leaves((state.episodes, state.replay)):
+    assert len(x.sharding.device_set) == config.devices and not x.sharding.is_fully_replicated
 """
 
 
-def test_one_two_and_eight_devices_make_the_same_steps(tiny, trainer, tmp_path, pytestconfig):
-    steps = 3
-    script = DEVICES_SCRIPT.replace("CONFIG", repr(tiny)).replace("STEPS", str(steps))
-    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=8"
+@pytest.mark.parametrize("devices", [pytest.param(2, marks=pytest.mark.slow), 8])
+def test_several_devices_make_the_same_steps_as_one(trainer, devices, tmp_path, pytestconfig):
+    config, steps = dataclasses.replace(trainer.config, devices=devices), 3
+    script = DEVICES_SCRIPT.replace("CONFIG", repr(config)).replace("STEPS", str(steps))
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     path = os.pathsep.join([str(pytestconfig.rootpath), os.environ.get("PYTHONPATH", "")])
     run = subprocess.run(
         [sys.executable, "-c", script],
@@ -190,20 +193,19 @@ def test_one_two_and_eight_devices_make_the_same_steps(tiny, trainer, tmp_path, 
     assert run.returncode == 0, run.stderr
     for number in range(steps):
         state, outputs = trainer.run(number + 1)
-        expected, structure = jax.tree.flatten(jax.device_get((state.params, outputs[-1])))
-        for devices in (2, 8):
-            with np.load(tmp_path / f"{devices}-{number}.npz") as file:
-                params, output = jax.tree.unflatten(structure, [file[name] for name in file.files])
-            want_params, want = jax.tree.unflatten(structure, expected)
-            jax.tree.map(
-                lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
-                (params, output.metrics),
-                (want_params, want.metrics),
-            )
-            assert output.metrics["games"] == want.metrics["games"]
-            assert output.found.moves.shape == (devices,)
-            assert min(check_found(tiny, output.found)) == want.found.moves.item()
-        assert outputs[-1].metrics["games"] == (0, 0, 8)[number]
+        params, output = jax.device_get(state.params), outputs[-1]
+        with np.load(tmp_path / f"{number}.npz") as file:
+            leaves = [file[name] for name in file.files]
+        others = jax.tree.unflatten(jax.tree.structure((params, output)), leaves)
+        other_params, other = others
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
+            (other_params, other.metrics),
+            (params, output.metrics),
+        )
+        assert other.found.moves.shape == (devices,)
+        assert min(check_found(config, other.found)) == output.found.moves.item()
+    assert output.metrics["games"] == trainer.config.selfplay.num_games
 
 
 # The optimizer -----------------------------------------------------------------------------------
