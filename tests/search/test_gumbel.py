@@ -73,7 +73,7 @@ def after(residual: np.ndarray, actions: np.ndarray) -> np.ndarray:
 
 
 def test_the_move_that_solves_the_game_is_found_and_dominates(agent, rank_one):
-    network, params, run = agent
+    _, params, run = agent
     chosen = rank_one[[0, 7, 13, 26]]
     result = run(params, keys(), positions(chosen, moves=GAME.max_moves - 1))
     for i, residual in enumerate(chosen):

@@ -41,6 +41,10 @@ def draw(sampler: BasisSampler, count: int, seed: int = 0) -> Basis:
     return jax.vmap(sampler)(jax.random.split(jax.random.key(seed), count))
 
 
+def reduced(x: np.ndarray, ring) -> np.ndarray:
+    return x % 2 if ring.modulus else x
+
+
 def identities(matrices) -> np.ndarray:
     """Which bases (B, 3, S, S) are the identity in all modes."""
     return np.asarray(matrices == np.eye(matrices.shape[-1])).all(axis=(1, 2, 3))
@@ -48,7 +52,7 @@ def identities(matrices) -> np.ndarray:
 
 def test_inverses_are_exact(case):
     ring, target, _, bases = case
-    product = ring.reduce(np.asarray(bases.matrices) @ np.asarray(bases.inverses))
+    product = reduced(np.asarray(bases.matrices) @ np.asarray(bases.inverses), ring)
     expected = np.broadcast_to(np.eye(target.side), product.shape)
     np.testing.assert_array_equal(product, expected)
     assert not identities(bases.matrices).all()
@@ -88,7 +92,7 @@ def test_factors_of_the_changed_tensor_map_back_to_those_of_the_original(case):
     inside = np.arange(target.side) < np.array(target.shape)[:, None]
     shape = (NUM_KEYS, 5, 3, target.side)
     originals = np.where(inside, rng.integers(ring.low, ring.high + 1, shape), 0)
-    moved = ring.reduce(np.einsum("bxij,brxj->brxi", bases.matrices, originals))
+    moved = reduced(np.einsum("bxij,brxj->brxi", bases.matrices, originals), ring)
 
     @jax.jit
     @jax.vmap
@@ -110,14 +114,14 @@ def test_any_factors_of_the_changed_target_give_the_target_once_the_padding_is_c
     @jax.jit
     @jax.vmap
     def back(basis):
-        entries = change_basis(target.tensor(), basis, ring).reshape(-1)
+        entries = change_basis(jnp.asarray(target.tensor()), basis, ring).reshape(-1)
         actions = jnp.asarray(units).at[:, 2].multiply(entries[:, None])
         return to_canonical(actions, basis, ring)
 
     tensor = target.tensor()
     for factors in np.asarray(back(bases)):
         u, v, w = (factors[:, mode, :size] for mode, size in enumerate(target.shape))
-        found = ring.reduce(np.einsum("ri,rj,rk->ijk", u, v, w))
+        found = reduced(np.einsum("ri,rj,rk->ijk", u, v, w), ring)
         np.testing.assert_array_equal(found, tensor[tuple(map(slice, target.shape))])
 
 

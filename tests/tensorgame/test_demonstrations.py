@@ -41,7 +41,8 @@ def shown(demonstrations) -> np.ndarray:
 def test_the_residual_is_the_sum_of_the_factors_shown(drawn):
     ring, demonstrations = drawn
     factors = np.moveaxis(demonstrations.actions.astype(int), 2, 0)
-    total = ring.reduce(np.einsum("nri,nrj,nrk->nijk", *factors))
+    total = np.einsum("nri,nrj,nrk->nijk", *factors)
+    total = total % 2 if ring.modulus else total
     np.testing.assert_array_equal(demonstrations.state.residual, total)
     assert demonstrations.state.residual.dtype == ring.dtype
 

@@ -92,7 +92,7 @@ def test_canonical_actions_with_coefficients_in_minus_one_to_one_are_distinct_mo
 @every_space
 def test_encode_then_decode_changes_nothing(space, every_action):
     actions = every_action(space)
-    tokens = np.asarray(space.encode(jnp.asarray(actions)))
+    tokens = space.encode(jnp.asarray(actions))
     assert tokens.shape == (len(actions), space.num_tokens)
     assert tokens.min() >= 0
     assert tokens.max() < space.vocabulary
@@ -105,9 +105,9 @@ def test_encode_then_decode_changes_nothing(space, every_action):
 @every_space
 def test_the_masks_allow_exactly_the_canonical_actions(space, every_action):
     sequences = np.array(list(itertools.product(range(space.vocabulary), repeat=space.num_tokens)))
-    started = np.asarray(space.started(jnp.asarray(sequences))).astype(int)
+    started = np.asarray(space.started(jnp.asarray(sequences, jnp.int32))).astype(int)
     allowed = space.legal[np.arange(space.num_tokens), started, sequences].all(axis=1)
-    decoded = np.asarray(space.decode(sequences[allowed]))
+    decoded = np.asarray(space.decode(jnp.asarray(sequences[allowed], jnp.int32)))
     assert allowed.sum() == space.size
     assert as_set(decoded) == as_set(every_action(space))
 

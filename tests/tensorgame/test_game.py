@@ -30,9 +30,8 @@ both_rings = pytest.mark.parametrize("ring", [Z2, Z], ids=["z2", "z"])
 def strassen(ring) -> np.ndarray:
     """Canonical actions (7, 3, 4)."""
     rows = [["-0+".index(symbol) - 1 for symbol in row.replace(" ", "")] for row in STRASSEN]
-    products = np.array(rows, np.int8).reshape(7, 3, 4)
-    products = np.asarray(ring.reduce(jnp.asarray(products)))
-    return np.stack([canonicalize(product, ring) for product in products])
+    products = ring.reduce(jnp.array(rows, jnp.int8).reshape(7, 3, 4))
+    return np.asarray(jax.jit(jax.vmap(lambda product: canonicalize(product, ring)))(products))
 
 
 def schoolbook() -> np.ndarray:
@@ -110,7 +109,9 @@ def test_each_move_subtracts_its_rank_one_tensor(ring):
     actions = np.random.default_rng(1).integers(ring.low, ring.high + 1, (7, 3, 4))
     states, _, _ = play(Game(ring, max_moves=9, history=2), actions)
     moved = np.einsum("ri,rj,rk->rijk", *actions.transpose(1, 0, 2)).cumsum(axis=0)
-    np.testing.assert_array_equal(states.residual, ring.reduce(matmul() - moved))
+    expected = matmul() - moved
+    expected = expected % 2 if ring.modulus else expected
+    np.testing.assert_array_equal(states.residual, expected)
     assert states.residual.dtype == ring.dtype
 
 
@@ -123,7 +124,7 @@ def test_the_history_has_the_newest_action_first():
 
 def test_states_keep_their_types():
     game = Game(Z, max_moves=9, history=1)
-    before = jax.eval_shape(game.init, matmul())
+    before = jax.eval_shape(game.init, jnp.asarray(matmul()))
     after, reward = jax.eval_shape(game.step, before, jnp.zeros((3, 4), jnp.int8))
     assert after == before
     assert reward.dtype == jnp.float32

@@ -1,5 +1,6 @@
 """Coefficient rings."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -20,7 +21,7 @@ def test_only_where_minus_one_is_not_one_there_are_signs():
 
 
 def test_reduction_is_modulo_two_over_z2_and_none_over_z():
-    x = np.arange(-5, 6)
+    x = jnp.arange(-5, 6)
     np.testing.assert_array_equal(Z2.reduce(x), [1, 0] * 5 + [1])
     np.testing.assert_array_equal(integers(1).reduce(x), x)
 

@@ -95,7 +95,7 @@ def replaced(section: str, **fields) -> Config:
     ],
 )
 def test_what_cannot_run_is_refused_with_its_field_and_value(section, fields, says):
-    with pytest.raises(ConfigError, match="^[^\n]*$") as refusal:
+    with pytest.raises(ConfigError, match=r"^[^\n]*$") as refusal:
         replaced(section, **fields).validate()
     assert says in str(refusal.value)
 

@@ -124,6 +124,9 @@ def test_learning_lowers_the_losses(trained):
 # Communication -----------------------------------------------------------------------------------
 
 
+CALLEES = r"(?:body|condition|to_apply|calls|\w+_computations?)=\{?(%[\w.-]+(?:, %[\w.-]+)*)"
+
+
 def all_reduce_depths(hlo: str) -> list[int]:
     """In how many loops each all-reduce of a program is."""
     callers, reduces, name = {}, [], None
@@ -132,9 +135,7 @@ def all_reduce_depths(hlo: str) -> list[int]:
             name = header[1]
             continue
         is_loop = " while(" in line
-        for callees in re.findall(
-            r"(?:body|condition|to_apply|calls|\w+_computations?)=\{?(%[\w.-]+(?:, %[\w.-]+)*)", line
-        ):
+        for callees in re.findall(CALLEES, line):
             for callee in callees.split(", "):
                 callers[callee.lstrip("%")] = (name, is_loop)
         if re.search(r" all-reduce(-start)?\(", line):
@@ -222,9 +223,7 @@ def rates(config: Config, updates: int) -> list[float]:
     return sizes
 
 
-@pytest.mark.parametrize(
-    ("warmup", "shares"), [(4, [0, 0.25, 0.5, 0.75, 1, 1]), (0, [1, 1, 1])]
-)
+@pytest.mark.parametrize(("warmup", "shares"), [(4, [0, 0.25, 0.5, 0.75, 1, 1]), (0, [1, 1, 1])])
 def test_the_learning_rate_rises_to_its_value(tiny, warmup, shares):
     learner = dataclasses.replace(tiny.learner, warmup_updates=warmup, learning_rate=0.1)
     found = rates(dataclasses.replace(tiny, learner=learner), len(shares))
