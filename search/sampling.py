@@ -61,7 +61,7 @@ def sample_actions(
     """
     space = network.space
     nonzero = jnp.asarray(space.nonzero)
-    first_key, rest_key = jax.random.split(key)
+    root_key, first_key, rest_key = jax.random.split(key, 3)
     memory = network.apply(params, state, method="encode")
     first, quantiles, cache = network.apply(params, memory, method="start")
 
@@ -70,7 +70,9 @@ def sample_actions(
     beams = _Beams(
         tokens=jnp.zeros((num_actions, space.num_tokens), jnp.int32),
         log_probs=jnp.where(alive, 0.0, _DEAD),
-        perturbed=jnp.where(alive, 0.0, _DEAD),
+        # The largest of all is drawn too. Fixed at 0, as in Kool et al., it leaves the order of the
+        # actions right, but not the gaps between their Gumbels, which the search adds to values.
+        perturbed=jnp.where(alive, jax.random.gumbel(root_key), _DEAD),
         started=jnp.zeros(num_actions, bool),
         cache=jax.tree.map(lambda x: jnp.repeat(x, num_actions, axis=1), cache),
     )

@@ -111,7 +111,6 @@ def assert_standard_gumbel(samples: np.ndarray) -> None:
     assert distance * np.sqrt(samples.size) < 1.95
 
 
-@pytest.mark.xfail(strict=True, reason="the largest is always taken to be 0, not drawn")
 def test_the_gumbels_are_standard_ones(few, all_of_them):
     assert_standard_gumbel(all_of_them[0].gumbels)
     # So is the largest of the perturbed log-probabilities of a distribution.
