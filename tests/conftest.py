@@ -72,12 +72,19 @@ def tiny_network() -> NetworkConfig:
 def tiny(tiny_network) -> Config:
     """Small enough for games to be solved by chance, with a padded mode, signs and a history."""
     config = Config(
-        game=GameConfig(target="matmul:1,1,2", ring="z", max_moves=4, history=1),
+        game=GameConfig(
+            target="matmul:1,1,2", ring="z", max_moves=4, history=1, basis_density=0.5
+        ),
         network=tiny_network,
         search=SearchConfig(num_actions=8, num_simulations=8),
         selfplay=SelfPlayConfig(num_games=8, moves_per_step=2, kept_games=2),
         learner=LearnerConfig(
-            demonstration_steps=1, updates_per_step=2, replay_batch=8, demonstration_batch=8
+            demonstration_steps=1,
+            updates_per_step=8,
+            replay_batch=8,
+            demonstration_batch=8,
+            learning_rate=1e-2,
+            warmup_updates=10,
         ),
         devices=1,
     )
