@@ -57,8 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         claim(workdir, config)
         records = Records(config, workdir)
         if records.reached:
-            print(f"An algorithm of rank {config.rank_wanted} or less was found earlier.\n")
-            _report(records, workdir)
+            print("All that is wanted was found earlier.\n")
+            _report(records)
             return 0
         return _run(config, workdir, records, began)
     except ConfigError as error:
@@ -130,7 +130,7 @@ def _run(config: Config, workdir: pathlib.Path, records: Records, began: float) 
         limit=limit,
     )
     try:
-        status = _conclude(config, records, workdir, loop.run(state))
+        status = _conclude(config, records, loop.run(state))
     except DivergenceError as error:
         print(
             f"error: {error}; the last checkpoint is of step {checkpoints.latest} in "
@@ -143,33 +143,33 @@ def _run(config: Config, workdir: pathlib.Path, records: Records, began: float) 
     return status
 
 
-def _conclude(config: Config, records: Records, workdir: pathlib.Path, stopped_by: int) -> int:
+def _conclude(config: Config, records: Records, stopped_by: int) -> int:
     """Says how the run ended; returns the exit status."""
     if records.reached:
         print()
-        _report(records, workdir)
+        _report(records)
         return 0
-    if records.best is None:
-        reached = "no algorithm yet"
-    else:
-        reached = f"the best algorithm so far has {records.best.rank} products ({workdir}/best.txt)"
     reason = "stopped by a signal" if stopped_by else f"{config.max_minutes:g} minutes are used up"
-    print(f"{reason} before rank {config.rank_wanted} was found: {reached}")
+    for each in records.each:
+        found = "no algorithm yet"
+        if each.best is not None:
+            found = f"the best so far has {each.best.rank} products ({each.folder}/best.txt)"
+        print(f"{reason}; {each.target.name}, wanted with rank {each.wanted}: {found}")
     print("the same command goes on from here")
     return 128 + stopped_by if stopped_by else 1
 
 
-def _report(records: Records, workdir: pathlib.Path) -> None:
-    """Prints the best algorithm with its proof and its origin."""
-    found, origin = records.best, records.provenance
-    print(found.equations())
-    print(f"\n{found.check()}")
-    print(f"saved as {workdir / 'best.npz'} and {workdir / 'best.txt'}")
-    if origin:
-        print(
-            f"found at step {origin['step']} after {origin['seconds']:.1f} s, "
-            f"{origin['compile_seconds']:.1f} s of them for compilation"
-        )
+def _report(records: Records) -> None:
+    """Prints the best algorithms with their proofs and origins."""
+    for each in records.each:
+        found, origin = each.best, each.provenance
+        print(f"{found.summary()}\n\n{found.equations()}\n\n{found.check()}")
+        print(f"saved as {each.folder / 'best.npz'} and {each.folder / 'best.txt'}")
+        if origin:
+            print(
+                f"found at step {origin['step']} after {origin['seconds']:.1f} s, "
+                f"{origin['compile_seconds']:.1f} s of them for compilation"
+            )
 
 
 if __name__ == "__main__":

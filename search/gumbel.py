@@ -18,6 +18,7 @@ from networks.network import AgentNetwork
 from networks.value_head import risk_seeking_mean
 from search.sampling import SampledActions, sample_actions
 from tensorgame.game import State
+from tensorgame.symmetries import SignedPermutation, permute_state, permute_tokens
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,6 +71,7 @@ def search(
     params: dict,
     keys: Key[Array, "B"],
     states: State,
+    symmetries: SignedPermutation | None = None,
 ) -> SearchResult:
     """Searches from B games, none of them finished.
 
@@ -79,11 +81,13 @@ def search(
         params: parameters of the network.
         keys: one typed key a game, (B,), consumed. A game's result depends on its own key alone.
         states: B games.
+        symmetries: signed permutations (N, S); each query of the network is made through a random
+            one of them.
     """
 
     def evaluate(keys: jax.Array, states: State) -> tuple[_Node, SampledActions, jax.Array]:
         sampled, quantiles = jax.vmap(
-            lambda key, state: sample_actions(network, params, key, state, config.num_actions)
+            lambda key, state: _query(network, config, params, key, state, symmetries)
         )(keys, states)
         node = _Node(states, sampled.tokens, jax.random.key_data(keys))
         return node, sampled, risk_seeking_mean(quantiles)
@@ -111,6 +115,26 @@ def search(
         weights=weights,
         entropy=-jax.scipy.special.xlogy(prior, prior).sum(axis=-1),
     )
+
+
+def _query(
+    network: AgentNetwork,
+    config: SearchConfig,
+    params: dict,
+    key: Key[Array, ""],
+    state: State,
+    symmetries: SignedPermutation | None,
+) -> tuple[SampledActions, Float[Array, "q"]]:
+    """`sample_actions` of ONE state, as it looks through a random symmetry."""
+    if symmetries is None:
+        return sample_actions(network, params, key, state, config.num_actions)
+    choice_key, key = jax.random.split(key)
+    choice = jax.random.randint(choice_key, (), 0, len(symmetries.places))
+    by = jax.tree.map(lambda x: x[choice], symmetries)
+    seen = permute_state(state, by, network.game.ring)
+    sampled, quantiles = sample_actions(network, params, key, seen, config.num_actions)
+    tokens = permute_tokens(sampled.tokens, by.inverse, network.space)
+    return sampled._replace(tokens=tokens), quantiles
 
 
 def _sequential_halving(

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int8, Int32, Key
 
 from tensorgame import factors
@@ -40,8 +41,8 @@ class DemonstrationSampler:
         max_factors: R, the most factors left in a position; their number is uniform in 1..R.
         density: probability that an entry of a factor is non-zero, before null factors are thrown
             away. Non-zero entries are uniform over the coefficients, except that over Z those
-            beyond +-1 have the share ``large``.
-        large: share of coefficients beyond +-1 among the non-zero entries.
+            beyond +-1 have the share ``large`` together.
+        large: share of coefficients beyond +-1 among the non-zero entries; no effect over Z_p.
     """
 
     game: Game
@@ -84,8 +85,8 @@ class DemonstrationSampler:
     def _coefficients(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Int32[Array, "..."]:
         """Random non-zero coefficients, int32."""
         ring: Ring = self.game.ring
-        values = jnp.array([c for c in range(ring.low, ring.high + 1) if c])
-        is_large = jnp.abs(values) > 1
-        num_large = max(1, sum(abs(c) > 1 for c in range(ring.low, ring.high + 1)))
-        weights = jnp.where(is_large, self.large / num_large, (1 - self.large) / (~is_large).sum())
-        return jax.random.choice(key, values, shape, p=weights)
+        values = np.array([c for c in ring.coefficients if c])
+        is_large = (np.abs(values) > 1) & (ring.modulus == 0)
+        shares = np.where(is_large, self.large, 1 - self.large) if is_large.any() else 1.0
+        weights = shares / np.where(is_large, is_large.sum(), (~is_large).sum())
+        return jax.random.choice(key, jnp.asarray(values), shape, p=jnp.asarray(weights))

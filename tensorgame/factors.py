@@ -1,10 +1,10 @@
 """Actions: triples of factors (u, v, w), their canonical form, and their tokens.
 
 An action is an integer array of shape (3, S). The same rank-one tensor is written by several
-triples; over Z the canonical one has the first non-zero entry of u and of v positive, the sign
-being carried by w (paper, Methods). Null actions (a zero factor) are not actions. The token codec
-lists exactly the canonical non-null triples, by a mask on each token, so that a policy over tokens
-is a distribution over distinct moves.
+triples. In the canonical one the first non-zero entries of u and of v are positive over Z (paper,
+Methods), and 1 over Z_p; w carries the units. Null actions (a zero factor) are not actions. The
+token codec lists exactly the canonical non-null triples, by a mask on each token, so that a policy
+over tokens is a distribution over distinct moves.
 """
 
 import dataclasses
@@ -35,13 +35,15 @@ def outer_sum(actions: Integer[Array, "R 3 S"]) -> Int32[Array, "S S S"]:
 
 def canonicalize(action: Integer[Array, "3 S"], ring: Ring) -> Integer[Array, "3 S"]:
     """The canonical triple with the same rank-one tensor; shape (3, S), dtype kept."""
-    if not ring.has_signs:
+    if ring.num_units == 1:
         return action
-    first = jnp.argmax(action != 0, axis=-1)
-    leading = jnp.take_along_axis(action, first[:, None], axis=-1)[:, 0]
-    sign_u, sign_v = jnp.where(leading[:2] < 0, -1, 1)
-    signs = jnp.stack([sign_u, sign_v, sign_u * sign_v]).astype(action.dtype)
-    return action * signs[:, None]
+    first = jnp.argmax(action[:2] != 0, axis=-1)
+    leading = jnp.take_along_axis(action[:2], first[:, None], axis=-1)[:, 0]
+    units = ring.normalizer(leading).astype(jnp.int32)
+    # What u and v are multiplied by, w is divided by; a sign is its own inverse.
+    undone = ring.normalizer(ring.reduce(units)) if ring.modulus else units
+    scales = jnp.append(units, ring.reduce(undone.prod()))
+    return ring.reduce(action * scales[:, None]).astype(action.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,14 +78,13 @@ class ActionSpace:
     def size(self) -> int:
         """The number of actions, a Python integer."""
         factors = self.ring.num_symbols**self.side - 1
-        signs = 4 if self.ring.has_signs else 1
-        return factors**3 // signs
+        return factors**3 // self.ring.num_units**2
 
     @functools.cached_property
     def _entries(self) -> np.ndarray:
         """Coefficients of each token: (V, d)."""
-        digits = np.indices((self.ring.num_symbols,) * self.token_size)
-        return digits.reshape(self.token_size, -1).T + self.ring.low
+        symbols = np.indices((self.ring.num_symbols,) * self.token_size)
+        return np.array(self.ring.coefficients)[symbols.reshape(self.token_size, -1).T]
 
     @functools.cached_property
     def nonzero(self) -> np.ndarray:
@@ -95,8 +96,8 @@ class ActionSpace:
         """Tokens that keep an action canonical and non-null: (k, 2, V), bool.
 
         Indexed by position and by whether the factor already has a non-zero entry. An all-zero
-        prefix must meet a non-zero entry by the factor's last token, and in u and v (over a ring
-        with signs) that entry must be positive.
+        prefix must meet a non-zero entry by the factor's last token, and in u and v that entry must
+        be canonical.
         """
         leading = self._entries[np.arange(self.vocabulary), (self._entries != 0).argmax(axis=1)]
         legal = np.ones((self.num_tokens, 2, self.vocabulary), bool)
@@ -104,8 +105,8 @@ class ActionSpace:
             factor, place = divmod(position, self.tokens_per_factor)
             if place == self.tokens_per_factor - 1:
                 legal[position, 0] &= self.nonzero
-            if factor < 2 and self.ring.has_signs:
-                legal[position, 0] &= leading >= 0
+            if factor < 2:
+                legal[position, 0] &= self.ring.is_canonical(leading) | ~self.nonzero
         return legal
 
     def starts_factor(self, position: jax.Array | int) -> jax.Array | bool:
@@ -121,7 +122,8 @@ class ActionSpace:
 
     def encode(self, actions: Integer[Array, "*batch 3 S"]) -> Int32[Array, "*batch k"]:
         """Tokens (..., k), int32, of canonical actions (..., 3, S)."""
-        symbols = actions.astype(jnp.int32) - self.ring.low
+        coefficients = jnp.asarray(self.ring.coefficients, jnp.int8)
+        symbols = jnp.searchsorted(coefficients, actions.astype(jnp.int8), method="compare_all")
         digits = symbols.reshape(*actions.shape[:-2], self.num_tokens, self.token_size)
         weights = self.ring.num_symbols ** np.arange(self.token_size)[::-1]
         return jnp.sum(digits * jnp.asarray(weights, jnp.int32), axis=-1)

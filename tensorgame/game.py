@@ -56,7 +56,7 @@ class Game:
         coefficient.
         """
         largest = int(jnp.iinfo(self.ring.dtype).max)
-        return largest if self.ring.modulus else largest - self.max_moves * self.ring.high**3
+        return largest if self.ring.modulus else largest - self.max_moves * self.ring.largest**3
 
     def init(self, target: Integer[Array, "S S S"]) -> State:
         """A new game on ``target`` (S, S, S), integers."""
@@ -87,9 +87,30 @@ class Game:
         history = jnp.concatenate([action[None].astype(jnp.int8), state.history])[: self.history]
         new = State(residual.astype(self.ring.dtype), state.moves + 1, history)
         new = jax.tree.map(lambda old, moved: jnp.where(ended, old, moved), state, new)
-        failed = new.moves >= self.max_moves
-        penalty = jnp.where(failed, rank_bound(new.residual, self.ring), 0)
+        penalty = self._penalty(new.residual, ~ended & (new.moves >= self.max_moves))
         return new, jnp.where(ended, 0.0, -1.0 - penalty.astype(jnp.float32))
+
+    def _penalty(
+        self, residual: Integer[Array, "S S S"], failed: Bool[Array, ""]
+    ) -> Int32[Array, ""]:
+        """The rank bound of the residual if the game has failed, otherwise 0.
+
+        Ranks cost far more than a move. A batch of games takes them only if one of its games has
+        failed; batching the condition itself would take them always.
+        """
+
+        @jax.custom_batching.custom_vmap
+        def penalty(residual: jax.Array, failed: jax.Array) -> jax.Array:
+            return jnp.where(failed, rank_bound(residual, self.ring), 0)
+
+        @penalty.def_vmap
+        def _(size: int, batched: list[bool], residual: jax.Array, failed: jax.Array):
+            axes = [0 if is_batched else None for is_batched in batched]
+            ranks = jax.vmap(lambda x, on: jnp.where(on, rank_bound(x, self.ring), 0), axes)
+            nothing = jnp.zeros(size, jnp.int32)
+            return jax.lax.cond(failed.any(), ranks, lambda *_: nothing, residual, failed), True
+
+        return penalty(residual, failed)
 
 
 def rank_bound(tensor: Integer[Array, "S S S"], ring: Ring) -> Int32[Array, ""]:

@@ -73,7 +73,7 @@ def tiny(tiny_network) -> Config:
     """Small enough for games to be solved by chance, with a padded mode, signs and a history."""
     config = Config(
         game=GameConfig(
-            target="matmul:1,1,2", ring="z", max_moves=4, history=1, basis_density=0.5
+            targets=("matmul:1,1,2",), ring="z", max_moves=4, history=1, basis_density=0.5
         ),
         network=tiny_network,
         search=SearchConfig(num_actions=8, num_simulations=8),
@@ -122,13 +122,14 @@ def random_params() -> Callable[[AgentNetwork, State], dict]:
 def every_action() -> Callable[[ActionSpace], np.ndarray]:
     """``every_action(space)`` lists all actions (N, 3, S) of a small space, by their definition."""
 
-    def positive(factor: tuple[int, ...]) -> bool:
-        return next(entry for entry in factor if entry) > 0
+    def is_canonical(factor: tuple[int, ...], modulus: int) -> bool:
+        leading = next(entry for entry in factor if entry)
+        return leading == 1 if modulus else leading > 0
 
     def enumerate_actions(space: ActionSpace) -> np.ndarray:
-        coefficients = range(space.ring.low, space.ring.high + 1)
-        factors = [f for f in itertools.product(coefficients, repeat=space.side) if any(f)]
-        actions = itertools.product(factors, repeat=3)
-        return np.array([(u, v, w) for u, v, w in actions if positive(u) and positive(v)], np.int8)
+        ring, side = space.ring, space.side
+        factors = [f for f in itertools.product(ring.coefficients, repeat=side) if any(f)]
+        canonical = [factor for factor in factors if is_canonical(factor, ring.modulus)]
+        return np.array(list(itertools.product(canonical, canonical, factors)), np.int8)
 
     return enumerate_actions

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import train
-from tensorgame.factorization import Factorization, IncorrectFactorization
+from tensorgame.algorithms.factorization import Factorization, IncorrectFactorization
 from training import loop, records
 from training.checkpoint import Checkpoints
 from training.config import Config, GameConfig
@@ -54,11 +54,11 @@ def in_tmp_path(tmp_path, monkeypatch):
 def scripted_step(config: Config, script: dict, loss: dict):
     """A training step that finds ``script[n]`` in step n, with the policy loss ``loss[n]``."""
     length, size = config.max_moves, 64
-    moves = np.full((size, 1), length + 1, np.int32)
-    found = np.zeros((size, 1, length, 3, config.target.side), np.int32)
+    moves = np.full((size, 1, 1), length + 1, np.int32)
+    found = np.zeros((size, 1, 1, length, 3, config.side), np.int32)
     losses = np.ones(size, np.float32)
     for number, products in script.items():
-        moves[number], found[number, 0, : len(products)] = len(products), actions(products)
+        moves[number], found[number, 0, 0, : len(products)] = len(products), actions(products)
     for number, value in loss.items():
         losses[number] = value
 
@@ -143,10 +143,10 @@ def refused(capsys, *argv: object) -> str:
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        ("--game.target matmul:2,2", "game.target is 'matmul:2,2', which is unknown"),
+        ("--game.targets matmul:2,2", "game.target is 'matmul:2,2', which is unknown"),
         ("--game.target strassen", "write matmul:n,m,p"),
-        ("--game.target matmul:2,0,2", "sizes must be positive"),
-        ("--game.target matmul:2,-2,2", "sizes must be positive"),
+        ("--game.targets matmul:2,0,2", "sizes must be positive"),
+        ("--game.targets matmul:2,-2,2", "sizes must be positive"),
         ("--search.num-actions 9999", "search.num_actions is 9999, more than the 3375 actions"),
         ("--network.token-size 3", "network.token_size is 3, which does not divide the side 4"),
         ("--selfplay.num-games 0", "selfplay.num_games is 0; it must be positive"),
@@ -251,7 +251,7 @@ def test_the_folder_is_named_after_what_decides_results():
 
 
 def test_config_json_gives_the_configuration_back(tmp_path):
-    config = Config(game=GameConfig(ring="z", max_coefficient=2), seed=3)
+    config = Config(game=GameConfig(ring="z", coefficients=(-2, -1, 0, 1, 2)), seed=3)
     claim(tmp_path, config)
     assert read_config(tmp_path) == config
 
@@ -426,7 +426,7 @@ def test_a_damaged_checkpoint_is_skipped(play, capsys, monkeypatch):
 
 
 def test_the_true_step_finds_a_small_algorithm(capsys):
-    argv = "--game.target matmul:1,1,2 --game.max-moves 3 --selfplay.num-games 8"
+    argv = "--game.targets matmul:1,1,2 --game.max-moves 3 --selfplay.num-games 8"
     argv += " --search.num-actions 2 --search.num-simulations 2 --network.layers 1"
     argv += " --learner.replay-batch 8 --learner.demonstration-batch 8 --max-minutes 2"
     assert train.main(argv.split()) == 0

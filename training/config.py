@@ -5,18 +5,20 @@ stands in brackets where there is one. The docstring under each field is its ``-
 """
 
 import dataclasses
+import functools
 import math
-from typing import Literal, get_args
+from typing import get_args, get_origin
 
 import jax
+import numpy as np
 
 from networks.network import AgentNetwork, NetworkConfig
 from search.gumbel import SearchConfig
 from tensorgame import rings, targets
-from tensorgame.basis import BasisSampler
 from tensorgame.demonstrations import DemonstrationSampler
 from tensorgame.factors import ActionSpace
 from tensorgame.game import Game
+from tensorgame.symmetries import BasisSampler, SignedPermutation, signed_permutations
 
 # Values of one token; the paper's largest is 5^5 = 3125.
 MAX_VOCABULARY = 4096
@@ -30,12 +32,15 @@ class ConfigError(ValueError):
 class GameConfig:
     """What is played."""
 
-    target: str = "matmul:2,2,2"
-    """The bilinear map to decompose: matmul:n,m,p."""
-    ring: Literal["z2", "z"] = "z2"
-    """Arithmetic: z2 (modulo 2) or z (the integers)."""
-    max_coefficient: int = 1
-    """Over z, factors have coefficients -c..c for this c (2). No effect over z2."""
+    targets: tuple[str, ...] = ("matmul:2,2,2",)
+    """The bilinear maps to decompose, padded to the largest (all n,m,p <= 5); `python -m tensorgame
+    targets` lists what there is."""
+    target_weights: tuple[float, ...] = ()
+    """How often each of them is played, in proportion; none for equally often."""
+    ring: str = "z2"
+    """Arithmetic: z (the integers) or zp modulo a prime p: z2, z3, z17."""
+    coefficients: tuple[int, ...] = (-1, 0, 1)
+    """Over z, the coefficients of factors (-2 -1 0 1 2). No effect over zp."""
     max_moves: int = 0
     """R_limit: an unsolved game ends after this many moves (125); 0 for the trivial rank + 2."""
     history: int = 0
@@ -46,6 +51,9 @@ class GameConfig:
     """Non-zero share off the diagonals of the triangular basis factors (.015, for S = 25)."""
     shared_basis: bool = True
     """One matrix for the three modes, as in the paper, or one each (over z rarely meets rank 7)."""
+    signed_permutations: int = 0
+    """Fixed signed permutations (100): the network sees each position through a random one of them,
+    in play and in learning; 0 for none."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,7 +65,7 @@ class DemonstrationConfig:
     density: float = 0.4
     """Non-zero share of the entries of their factors (.2)."""
     large: float = 0.01
-    """Share of coefficients beyond +-1 among the non-zero entries (.01)."""
+    """Share of coefficients beyond +-1 among the non-zero entries over z (.01)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,6 +92,8 @@ class LearnerConfig:
     """Positions of finished games in an update; a multiple or a divisor of the number of games."""
     demonstration_batch: int = 64
     """Demonstrations in an update; a multiple or a divisor of the number of games."""
+    swapped_share: float = 0.0
+    """Share of the replayed positions whose game has a random move swapped with the last (.5)."""
     learning_rate: float = 3e-3
     """Of AdamW, after the warm-up (1e-4)."""
     warmup_updates: int = 100
@@ -112,32 +122,48 @@ class Config:
     """Seed of all randomness."""
     devices: int = 0
     """Devices to run on, 0 for all; but for the rounding of sums results do not depend on it."""
-    target_rank: int = 0
-    """The run succeeds with an algorithm of at most this rank; 0 for the best known rank."""
+    target_ranks: tuple[int, ...] = ()
+    """The run succeeds with algorithms of at most these ranks; none for the best known ones."""
     lift: bool = True
-    """Over z2, count an algorithm only once it is lifted to the integers."""
+    """Over zp, count an algorithm only once it is lifted to the integers or rationals."""
     max_minutes: float = 30.0
     """The run gives up after this much wall time, compilation included."""
 
     # Derived objects -----------------------------------------------------------------------------
 
     @property
-    def target(self) -> targets.Target:
-        return targets.parse(self.game.target)
+    def targets(self) -> tuple[targets.Target, ...]:
+        return tuple(_target(name) for name in self.game.targets)
+
+    @property
+    def side(self) -> int:
+        """S, the side of the cube that holds all targets."""
+        return max(target.side for target in self.targets)
+
+    @property
+    def target_shares(self) -> np.ndarray:
+        """Probability of each target, float64."""
+        weights = np.array(self.game.target_weights or [1.0] * len(self.targets))
+        return weights / weights.sum()
 
     @property
     def ring(self) -> rings.Ring:
-        if self.game.ring == "z2":
-            return rings.Z2
-        return rings.integers(self.game.max_coefficient)
+        return rings.parse(self.game.ring, self.game.coefficients)
 
     @property
     def max_moves(self) -> int:
-        return self.game.max_moves or self.target.trivial_rank + 2
+        return self.game.max_moves or max(target.trivial_rank for target in self.targets) + 2
 
     @property
-    def rank_wanted(self) -> int:
-        return self.target_rank or self.target.best_known(self.ring.modulus)
+    def counting_ring(self) -> str:
+        """The ring of the algorithms that count, as `Target.known` reads it."""
+        return "Z" if self.lift else self.ring.name
+
+    @property
+    def ranks_wanted(self) -> tuple[int, ...]:
+        """For each target."""
+        known = [target.known(self.counting_ring).rank for target in self.targets]
+        return self.target_ranks or tuple(known)
 
     @property
     def rules(self) -> Game:
@@ -147,10 +173,10 @@ class Config:
     def action_space(self) -> ActionSpace:
         size = self.network.token_size
         if not size:
-            side = self.target.side
+            side = self.side
             fits = [d for d in range(1, side + 1) if self.ring.num_symbols**d <= MAX_VOCABULARY]
             size = max(d for d in fits if side % d == 0)
-        return ActionSpace(self.ring, self.target.side, size)
+        return ActionSpace(self.ring, self.side, size)
 
     @property
     def agent(self) -> AgentNetwork:
@@ -160,19 +186,28 @@ class Config:
     def bases(self) -> BasisSampler:
         return BasisSampler(
             ring=self.ring,
-            shape=self.target.shape,
+            side=self.side,
             density=self.game.basis_density,
             canonical=self.game.canonical_probability,
             shared=self.game.shared_basis,
         )
 
     @property
+    def permutations(self) -> SignedPermutation | None:
+        """The fixed signed permutations, (count, S), or None without them."""
+        count = self.game.signed_permutations
+        # A key of their own: the training step folds small numbers into that of the seed.
+        key = jax.random.fold_in(jax.random.key(self.seed), 2**31)
+        return signed_permutations(key, count, self.side, self.ring) if count else None
+
+    @property
     def demonstrator(self) -> DemonstrationSampler:
         d = self.demonstrations
         return DemonstrationSampler(
             game=self.rules,
-            side=self.target.side,
-            max_factors=d.max_factors or self.target.best_known(self.ring.modulus),
+            side=self.side,
+            max_factors=d.max_factors
+            or max(target.known(self.ring.name).rank for target in self.targets),
             density=d.density,
             large=d.large,
         )
@@ -190,18 +225,16 @@ class Config:
             ConfigError: one sentence with the field, its value and what would work.
         """
         check_types(self)
-        try:
-            side = self.target.side
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
         for section in ("game", "demonstrations", "network", "search", "selfplay", "learner"):
             _check_numbers(section, getattr(self, section))
         _check_numbers("", self)
+        self._check_targets()
+        side, names = self.side, " ".join(self.game.targets)
         size = self.network.token_size
         _require(
             not size or side % size == 0,
-            f"network.token_size is {size}, which does not divide the side {side} of "
-            f"{self.game.target}; 0 picks one that does",
+            f"network.token_size is {size}, which does not divide the side {side} of {names}; "
+            f"0 picks one that does",
         )
         space = self.action_space
         _require(
@@ -213,7 +246,7 @@ class Config:
         _require(
             actions <= space.size,
             f"search.num_actions is {actions}, more than the {space.size} actions of "
-            f"{self.game.target} over {space.ring.name}; use at most {space.size}",
+            f"{names} over {space.ring.name}; use at most {space.size}",
         )
         devices, available = self.num_devices, jax.local_device_count()
         _require(
@@ -239,25 +272,62 @@ class Config:
             f"demonstrations.max_factors is {factors}, more than game.max_moves = {moves}",
         )
         _require(
-            self.rank_wanted <= moves,
-            f"target_rank is {self.rank_wanted}, which no game of game.max_moves = {moves} moves "
-            f"shows; allow at least {self.rank_wanted} moves",
+            max(self.ranks_wanted) <= moves,
+            f"target_ranks are {self.ranks_wanted}, which games of game.max_moves = {moves} moves "
+            f"cannot show; allow at least {max(self.ranks_wanted)} moves",
         )
         _require(
             self.rules.largest_start > 0,
-            f"game.max_coefficient is {self.ring.high}, whose cube times game.max_moves = {moves} "
-            f"overflows the {self.ring.dtype.name} residuals; use a smaller one",
+            f"game.coefficients go up to {self.ring.largest}, whose cube times game.max_moves = "
+            f"{moves} overflows the {self.ring.dtype.name} residuals; use smaller ones",
+        )
+
+    def _check_targets(self) -> None:
+        """Refuses targets and rings that do not exist or do not fit together."""
+        game = self.game
+        _require(game.targets, "game.targets is empty; name one, as in matmul:2,2,2")
+        try:
+            self.targets  # noqa: B018
+        except ValueError as error:
+            raise ConfigError(f"game.targets: {error}") from None
+        try:
+            self.ring  # noqa: B018
+        except ValueError as error:
+            field = "coefficients" if game.ring == "z" else "ring"
+            raise ConfigError(f"game.{field}: {error}") from None
+        count = len(game.targets)
+        _require(len(set(game.targets)) == count, "game.targets holds a target twice; drop one")
+        for name, values in (
+            ("game.target_weights", game.target_weights),
+            ("target_ranks", self.target_ranks),
+        ):
+            _require(
+                len(values) in (0, count),
+                f"{name} has {len(values)} values for {count} targets; give one each, or none",
+            )
+        largest = max(int(np.abs(target.tensor).max()) for target in self.targets)
+        _require(
+            self.ring.modulus or largest <= self.rules.largest_start,
+            f"game.targets has entries up to {largest}; with game.max_moves = {self.max_moves} at "
+            f"most {self.rules.largest_start} fits into {self.ring.dtype.name}",
         )
 
     def warnings(self) -> list[str]:
-        """Sentences about settings that run but cannot succeed."""
-        bound = self.target.lower_bound
-        if self.rank_wanted < bound:
-            return [
-                f"target_rank is {self.rank_wanted}, below the proved lower bound {bound} for "
-                f"{self.game.target}: the run will use its whole budget"
-            ]
-        return []
+        """Sentences about settings that run but can hardly succeed."""
+        sentences = []
+        for target, wanted in zip(self.targets, self.ranks_wanted, strict=True):
+            if wanted < target.lower_bound:
+                sentences.append(
+                    f"target_ranks wants {wanted} for {target.name}, below the proved lower bound "
+                    f"{target.lower_bound}: the run will use its whole budget"
+                )
+        return sentences
+
+
+@functools.lru_cache
+def _target(name: str) -> targets.Target:
+    """A tensor file is read once, so that it cannot change under a run."""
+    return targets.parse(name)
 
 
 # Fields that may be zero; for some of them zero means "choose for me".
@@ -265,21 +335,23 @@ _MAY_BE_ZERO = {
     "game.max_moves",
     "game.history",
     "game.canonical_probability",
+    "game.signed_permutations",
     "demonstrations.max_factors",
     "demonstrations.large",
     "network.token_size",
     "search.value_scale",
     "search.maxvisit_init",
     "learner.demonstration_steps",
+    "learner.swapped_share",
     "learner.warmup_updates",
     "learner.weight_decay",
     "learner.policy_weight",
     "learner.value_weight",
     "seed",
     "devices",
-    "target_rank",
 }
 _AT_MOST = {
+    "learner.swapped_share": 1.0,
     "game.canonical_probability": 1.0,
     "game.basis_density": 1.0,
     "demonstrations.density": 0.99,
@@ -295,33 +367,40 @@ def check_types(values: object, prefix: str = "") -> None:
     """
     for field in dataclasses.fields(values):
         name, value, wanted = prefix + field.name, getattr(values, field.name), field.type
-        if options := get_args(wanted):
-            expected = " or ".join(options)
-            fits = value in options
-        else:
-            expected = f"of type {wanted.__name__}"
-            accepted = (float, int) if wanted is float else wanted
-            # Python takes True for an int.
-            fits = isinstance(value, accepted) and isinstance(value, bool) == (wanted is bool)
-        _require(fits, f"{name} is {value!r}; it must be {expected}")
+        if get_origin(wanted) is tuple:
+            (item, _) = get_args(wanted)
+            fits = isinstance(value, tuple) and all(_is_a(item, each) for each in value)
+            _require(fits, f"{name} is {value!r}; it must be a tuple of type {item.__name__}")
+            continue
+        _require(_is_a(wanted, value), f"{name} is {value!r}; it must be of type {wanted.__name__}")
         if dataclasses.is_dataclass(value):
             check_types(value, f"{name}.")
+
+
+def _is_a(wanted: type, value: object) -> bool:
+    accepted = (float, int) if wanted is float else wanted
+    # Python takes True for an int.
+    return isinstance(value, accepted) and isinstance(value, bool) == (wanted is bool)
 
 
 def _check_numbers(section: str, values: object) -> None:
     """Refuses numbers out of range in one section of the configuration."""
     for field in dataclasses.fields(values):
         name, value = f"{section}.{field.name}".lstrip("."), getattr(values, field.name)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            continue
-        _require(math.isfinite(value), f"{name} is {value}; it must be a finite number")
-        if name in _MAY_BE_ZERO:
-            _require(value >= 0, f"{name} is {value}; it must not be negative")
-        else:
-            _require(value > 0, f"{name} is {value}; it must be positive")
-        if name in _AT_MOST:
-            highest = _AT_MOST[name]
-            _require(value <= highest, f"{name} is {value}; it must be at most {highest}")
+        for number in value if isinstance(value, tuple) else [value]:
+            if isinstance(number, int | float) and not isinstance(number, bool):
+                _check_number(name, number)
+
+
+def _check_number(name: str, value: float) -> None:
+    _require(math.isfinite(value), f"{name} is {value}; it must be a finite number")
+    if name in _MAY_BE_ZERO:
+        _require(value >= 0, f"{name} is {value}; it must not be negative")
+    elif name != "game.coefficients":
+        _require(value > 0, f"{name} is {value}; it must be positive")
+    if name in _AT_MOST:
+        highest = _AT_MOST[name]
+        _require(value <= highest, f"{name} is {value}; it must be at most {highest}")
 
 
 def _require(condition: object, message: str) -> None:

@@ -74,8 +74,7 @@ class Loop:
         metrics, found = jax.device_get(output)
         seconds = self.clock()
         self._keep(found, seconds)
-        best = self.records.best
-        self.progress.update(metrics, best and best.rank, seconds)
+        self.progress.update(metrics, self.records.best_ranks, seconds)
         for name, value in metrics.items():
             if name.endswith(("_loss", "_norm")) and not math.isfinite(value):
                 raise DivergenceError(
@@ -86,18 +85,17 @@ class Loop:
         """Offers the solved games of all devices to the records."""
         counters = self.progress.counters
         for moves, actions in zip(found.moves, found.actions, strict=True):
-            if moves > self.config.max_moves:
-                continue
-            best = self.records.offer(
-                actions[:moves],
-                step=counters["step"] + 1,
-                seconds=round(seconds, 3),
-                compile_seconds=counters["compile_seconds"],
-            )
-            if best is not None:
-                print(
-                    f"{best.rank} products over {best.ring_name} after {seconds:.1f} s", flush=True
+            for records, count, factors in zip(self.records.each, moves, actions, strict=True):
+                if count > self.config.max_moves:
+                    continue
+                best = records.offer(
+                    factors[:count],
+                    step=counters["step"] + 1,
+                    seconds=round(seconds, 3),
+                    compile_seconds=counters["compile_seconds"],
                 )
+                if best is not None:
+                    print(f"{best.summary()} after {seconds:.1f} s", flush=True)
 
 
 class _Interrupts:

@@ -21,12 +21,19 @@ def plot(workdir: pathlib.Path) -> pathlib.Path | None:
     figure = Figure(figsize=(8, 9), layout="constrained")
     figure.suptitle(title(config))
     rank_axes, solved_axes, loss_axes = figure.subplots(3, sharex=True)
-    names = {name for line in lines for name in line}
+    names = {name for line in lines for name in line} - {"best_ranks"}
     column = {name: np.array([line.get(name) for line in lines], float) for name in names}
     unit, scale = ("minutes", 60) if column["seconds"][-1] > 300 else ("seconds", 1)
     times = column["seconds"] / scale
     loss_axes.set_xlabel(f"wall time in {unit}, compilation included")
-    _draw_ranks(rank_axes, times, column, config.rank_wanted)
+    cost = -column["return"] * column["games"]
+    _draw_mean(rank_axes, times, cost, column["games"], color="tab:gray", label="mean of all games")
+    for index, target in enumerate(config.targets):
+        best = np.array([line["best_ranks"][target.name] for line in lines], float)
+        _draw_rank(rank_axes, times, best, target.name, config.ranks_wanted[index], f"C{index}")
+    rank_axes.set_ylabel("moves (plus penalty if unsolved)")
+    rank_axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    rank_axes.legend()
     _draw_mean(solved_axes, times, column["solved"], column["games"], color="tab:green")
     solved_axes.set_ylabel("games solved")
     solved_axes.yaxis.set_major_formatter(PercentFormatter(1))
@@ -45,15 +52,12 @@ def plot(workdir: pathlib.Path) -> pathlib.Path | None:
     return path
 
 
-def _draw_ranks(axes: Axes, times: np.ndarray, column: dict, wanted: int) -> None:
-    """The best rank, which steps down, above the moves that games cost on average."""
-    cost = -column["return"] * column["games"]
-    _draw_mean(axes, times, cost, column["games"], color="tab:gray", label="mean of all games")
-    axes.step(times, column["best_rank"], where="post", color="tab:blue", label="best algorithm")
-    axes.axhline(wanted, color="tab:red", linestyle="--", label=f"wanted: {wanted}")
-    axes.set_ylabel("moves (plus penalty if unsolved)")
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend()
+def _draw_rank(
+    axes: Axes, times: np.ndarray, best: np.ndarray, name: str, wanted: int, color: str
+) -> None:
+    """The best rank of a target, which steps down to the one wanted."""
+    axes.step(times, best, where="post", color=color, label=f"{name} (wanted: {wanted})")
+    axes.axhline(wanted, color=color, linestyle="--", linewidth=1)
 
 
 def _draw_mean(

@@ -57,6 +57,7 @@ class Progress:
         self._limit = limit
         self._workdir = workdir
         self._latest: dict[str, float | None] = dict(counters)
+        self._best_ranks: dict[str, int | None] = {}
         self._window: collections.deque[dict[str, float]] = collections.deque()
         self._next_line = 0.0
 
@@ -74,12 +75,14 @@ class Progress:
     def __exit__(self, *_exception: object) -> None:
         self._close()
 
-    def update(self, metrics: dict[str, float], best_rank: int | None, seconds: float) -> None:
+    def update(
+        self, metrics: dict[str, float], best_ranks: dict[str, int | None], seconds: float
+    ) -> None:
         """Counts and tells one step.
 
         Args:
             metrics: of the step; games, solved and evaluations also add to the totals.
-            best_rank: products of the best algorithm so far.
+            best_ranks: products of the best algorithm so far for each target, by name.
             seconds: wall time since the run began.
         """
         self.counters["step"] += 1
@@ -88,8 +91,10 @@ class Progress:
             self.counters[f"total_{name}"] += int(metrics[name])
         # JSON knows no infinity, and a float32 no more digits.
         numbers = {k: float(f"{v:.7g}") if math.isfinite(v) else None for k, v in metrics.items()}
-        self._latest = {**self.counters, "best_rank": best_rank, **self._recent(), **numbers}
-        self._file.write(json.dumps(self._latest) + "\n")
+        self._latest = {**self.counters, **self._recent(), **numbers}
+        self._best_ranks = best_ranks
+        line = {**self._latest, "best_ranks": best_ranks}
+        self._file.write(json.dumps(line) + "\n")
         if not self._is_live and seconds >= self._next_line:
             self._next_line = seconds + _SECONDS_PER_LINE
             print(", ".join(f"{name} {value}" for name, value in self._rows()), flush=True)
@@ -121,7 +126,12 @@ class Progress:
             ("step", show("step", ",")),
             ("games", show("total_games", ",")),
             ("solved", f"{show('total_solved', ',')} (lately {show('solved_share', '.1%')})"),
-            ("best rank", f"{show('best_rank', 'd')} (wanted {self._config.rank_wanted})"),
+            *(
+                (f"best {name}", f"{rank or '-'} (wanted {wanted})")
+                for (name, rank), wanted in zip(
+                    self._best_ranks.items(), self._config.ranks_wanted, strict=False
+                )
+            ),
             ("evaluations/s", show("evaluations_per_second", ",.0f")),
             *((name.replace("_", " "), show(name, ".3g")) for name in losses),
         ]
@@ -144,7 +154,7 @@ def _live(render: Callable[[], RenderableType], *, transient: bool) -> Iterator[
         yield True
 
 
-def read_metrics(workdir: pathlib.Path) -> list[dict[str, float | None]]:
+def read_metrics(workdir: pathlib.Path) -> list[dict]:
     """The complete lines of metrics.jsonl, none if there is no such file."""
     path = workdir / _METRICS
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
@@ -157,7 +167,9 @@ def _ratio(part: float, whole: float) -> float | None:
 
 def title(config: Config) -> str:
     """Names a run."""
-    return f"{config.game.target} over {config.ring.name}, seed {config.seed}"
+    first, *others = config.game.targets
+    targets = f"{first} and {len(others)} more" if others else first
+    return f"{targets} over {config.ring.name}, seed {config.seed}"
 
 
 def _clock(seconds: float) -> str:

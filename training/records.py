@@ -11,23 +11,24 @@ from collections import defaultdict
 
 import numpy as np
 
-from tensorgame.factorization import Factorization
-from tensorgame.lifting import lift
+from tensorgame.algorithms import formats
+from tensorgame.algorithms.factorization import Factorization
+from tensorgame.algorithms.lifting import lift
+from tensorgame.targets import Target
 from training.config import Config, ConfigError
-from training.workdir import fingerprint
+from training.workdir import fingerprint, slug
 
-# Different algorithms of one rank modulo 2 that are tried; for <4,4,4> a lift takes seconds.
+# Different algorithms of one rank that are tried; for <4,4,4> modulo 2 a lift takes seconds.
 _LIFTS_PER_RANK = 100
 
 
 class Records:
-    """The best algorithm of a run.
+    """The best algorithms of a run, one for each of its targets.
 
-    Over z2 with ``config.lift`` an algorithm counts once it is lifted to the integers.
+    With several targets each has a folder of its own in the work folder.
 
     Attributes:
-        best: the best algorithm that counts, or None.
-        provenance: the line of records.jsonl about it.
+        each: the records of each target, in the order of the configuration.
     """
 
     def __init__(self, config: Config, workdir: pathlib.Path):
@@ -36,15 +37,50 @@ class Records:
         Raises:
             ConfigError: a file of the folder is damaged or not a correct algorithm.
         """
-        self._config = config
-        self._workdir = workdir
-        self._folder = workdir / "algorithms"
-        self._folder.mkdir(exist_ok=True)
-        self._log = workdir / "records.jsonl"
-        self._tried: dict[int, set[bytes]] = defaultdict(set)
+        several = len(config.targets) > 1
+        self.each = [
+            TargetRecords(config, target, wanted, workdir / slug(name) if several else workdir)
+            for name, target, wanted in zip(
+                config.game.targets, config.targets, config.ranks_wanted, strict=True
+            )
+        ]
+
+    @property
+    def reached(self) -> bool:
+        """Whether all ranks wanted are there."""
+        return all(records.reached for records in self.each)
+
+    @property
+    def best_ranks(self) -> dict[str, int | None]:
+        """The best rank so far of each target, by name."""
+        return {r.target.name: r.best.rank if r.best else None for r in self.each}
+
+
+class TargetRecords:
+    """The best algorithm for one target.
+
+    Modulo a prime with ``config.lift`` an algorithm counts once it is lifted.
+
+    Attributes:
+        target: the target.
+        wanted: the rank that the run is after.
+        folder: where its files are.
+        best: the best algorithm that counts, or None.
+        provenance: the line of records.jsonl about it.
+    """
+
+    def __init__(self, config: Config, target: Target, wanted: int, folder: pathlib.Path):
+        self.target = target
+        self.wanted = wanted
+        self.folder = folder
         self.best: Factorization | None = None
         self.provenance: dict = {}
-        saved = [self._load(path) for path in self._folder.glob("*.npz")]
+        self._config = config
+        self._algorithms = folder / "algorithms"
+        self._algorithms.mkdir(parents=True, exist_ok=True)
+        self._log = folder / "records.jsonl"
+        self._tried: dict[int, set[bytes]] = defaultdict(set)
+        saved = [self._load(path) for path in self._algorithms.glob("*.npz")]
         counting = [found for found in saved if found.modulus == self._modulus]
         if counting:
             self._crown(min(counting, key=lambda found: found.rank))
@@ -52,7 +88,7 @@ class Records:
     @property
     def reached(self) -> bool:
         """Whether the rank wanted is there."""
-        return self.best is not None and self.best.rank <= self._config.rank_wanted
+        return self.best is not None and self.best.rank <= self.wanted
 
     def offer(self, actions: np.ndarray, **provenance: float) -> Factorization | None:
         """Takes the factors (R, 3, S) of a solved game, in the canonical basis.
@@ -71,10 +107,9 @@ class Records:
         """
         if self.best is not None and len(actions) >= self.best.rank:
             return None
-        u, v, w = (actions[:, i, :size].T for i, size in enumerate(self._config.target.shape))
-        found = Factorization(
-            sizes=self._config.target.sizes, modulus=self._config.ring.modulus, u=u, v=v, w=w
-        ).canonical()
+        u, v, w = (actions[:, i, :size].T for i, size in enumerate(self.target.shape))
+        modulus = self._config.ring.modulus
+        found = Factorization(target=self.target, modulus=modulus, u=u, v=v, w=w).canonical()
         found.check()
         self._save(found, provenance)
         if found.modulus != self._modulus:
@@ -91,10 +126,11 @@ class Records:
         return 0 if self._config.lift else self._config.ring.modulus
 
     def _path(self, found: Factorization) -> pathlib.Path:
-        return self._folder / f"rank{found.rank}-{'z2' if found.modulus else 'z'}.npz"
+        ring = found.ring.replace("_", "").lower()
+        return self._algorithms / f"rank{found.rank}-{ring}.npz"
 
     def _lift(self, found: Factorization) -> Factorization | None:
-        """The algorithm over the integers, if it is the first to be tried and there is one."""
+        """The algorithm in characteristic 0, if it is the first to be tried and there is one."""
         tried, key = self._tried[found.rank], found.key()
         if key in tried or len(tried) == _LIFTS_PER_RANK:
             return None
@@ -110,26 +146,26 @@ class Records:
         line = {
             "file": path.name,
             "rank": found.rank,
-            "ring": found.ring_name,
-            "target": self._config.target.name,
+            "ring": found.ring,
+            "target": self.target.name,
             "seed": self._config.seed,
             "config": fingerprint(self._config),
             **provenance,
         }
-        found.save_text(path.with_suffix(".txt"))
+        formats.save(found, path.with_suffix(".txt"))
         with self._log.open("a") as log:
             log.write(json.dumps(line) + "\n")
         # Last, as it is what a later run looks for.
-        found.save(path)
+        formats.save(found, path)
 
     def _load(self, path: pathlib.Path) -> Factorization:
         try:
-            found = Factorization.load(path)
+            found = formats.load(path)
             found.check()
         except ValueError as error:
             raise ConfigError(f"{error}; move {path} away to go on without it") from None
-        if found.sizes != self._config.target.sizes:
-            raise ConfigError(f"{path} is for the sizes {found.sizes}; move it away")
+        if found.target != self.target:
+            raise ConfigError(f"{path} is for {found.target.name}; move it away")
         return found
 
     def _crown(self, found: Factorization) -> None:
@@ -138,5 +174,5 @@ class Records:
         lines = self._log.read_text().splitlines() if self._log.exists() else []
         by_file = {line["file"]: line for line in map(json.loads, lines)}
         self.provenance = by_file.get(self._path(found).name, {})
-        found.save(self._workdir / "best.npz")
-        found.save_text(self._workdir / "best.txt")
+        for ending in ("npz", "txt"):
+            formats.save(found, self.folder / f"best.{ending}")

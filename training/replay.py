@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float32, Int8, Int16, Int32, Integer, Key
 
 from tensorgame.factors import outer_sum
 from tensorgame.game import State
+from tensorgame.symmetries import permute_state, permute_tokens, swap_with_last
 from training.config import Config
 
 
@@ -86,22 +87,44 @@ def sample_replay(
     share = max(1, games // slots)
 
     def draw(key: jax.Array, slot: jax.Array) -> tuple[Example, jax.Array]:
-        ring_key, game_key, move_key = jax.random.split(key, 3)
+        ring_key, game_key, move_key, swap_key = jax.random.split(key, 4)
         ring = slot * games // slots + jax.random.randint(ring_key, (), 0, share)
         count = replay.count[ring]
         limit = jnp.clip(count, 1, replay.games.length.shape[1])
         place = jax.random.randint(game_key, (), 0, limit)
         game: PlayedGame = jax.tree.map(lambda x: x[ring, place], replay.games)
         move = jax.random.randint(move_key, (), 0, jnp.maximum(game.length, 1))
-        example = Example(
-            state=_position(config, game, move),
-            tokens=game.tokens[move].astype(jnp.int32),
-            weights=game.weights[move],
-            value=(move - game.length) - game.penalty,
-        )
-        return example, count > 0
+        return _example(config, swap_key, game, move), count > 0
 
     return jax.vmap(draw)(keys, jnp.arange(slots))
+
+
+def _example(
+    config: Config, key: Key[Array, ""], game: PlayedGame, move: Int32[Array, ""]
+) -> Example:
+    """The position of ``game`` before ``move``, sometimes with two moves swapped.
+
+    A game with a random move and the last one swapped ends where the other did. Its moves were
+    not searched in the new order: the move itself is the target.
+    """
+    share, space = config.learner.swapped_share, config.action_space
+    tokens, weights = game.tokens[move].astype(jnp.int32), game.weights[move]
+    if share:
+        swap_key, place_key = jax.random.split(key)
+        place = jax.random.randint(place_key, (), 0, jnp.maximum(game.length, 1))
+        is_swapped = jax.random.bernoulli(swap_key, share)
+        swapped = swap_with_last(game.actions, place, game.length)
+        game = game._replace(actions=jnp.where(is_swapped, swapped, game.actions))
+        own = space.encode(game.actions[move])
+        tokens = jnp.where(is_swapped, own, tokens)
+        first = jnp.zeros_like(weights).at[0].set(1.0)
+        weights = jnp.where(is_swapped, first, weights)
+    return Example(
+        state=_position(config, game, move),
+        tokens=tokens,
+        weights=weights,
+        value=(move - game.length) - game.penalty,
+    )
 
 
 def _position(config: Config, game: PlayedGame, move: Int32[Array, ""]) -> State:
@@ -161,3 +184,23 @@ def sample_batch(
 
     is_played = jnp.pad(available, (0, len(demonstration_keys)))
     return jax.tree.map(select, played, demonstrations), is_played
+
+
+def seen_through(config: Config, keys: Key[Array, "N"], examples: Example) -> Example:
+    """Each of N examples as it looks through a random one of the run's signed permutations.
+
+    The keys may be those that sampled the examples.
+    """
+    symmetries, space = config.permutations, config.action_space
+
+    def see(key: jax.Array, example: Example) -> Example:
+        # Splitting a key and folding small numbers into it may give the same keys.
+        choice_key = jax.random.fold_in(key, 2**31)
+        choice = jax.random.randint(choice_key, (), 0, len(symmetries.places))
+        by = jax.tree.map(lambda x: x[choice], symmetries)
+        return example._replace(
+            state=permute_state(example.state, by, space.ring),
+            tokens=permute_tokens(example.tokens, by, space),
+        )
+
+    return jax.vmap(see)(keys, examples)

@@ -4,11 +4,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float32, Int32, Key
 
 from search.gumbel import SearchResult, search
-from tensorgame.basis import Basis, change_basis, to_canonical
 from tensorgame.game import State
+from tensorgame.symmetries import Basis, change_basis, to_canonical
 from training.config import Config
 from training.replay import PlayedGame, Replay, keep
 
@@ -18,25 +19,27 @@ class Episode(NamedTuple):
 
     Attributes:
         state: the position.
+        target: the index of the target it is played on, int32 scalar.
         basis: the basis it is played in.
         played: the game so far, for the learner.
     """
 
     state: State
+    target: Int32[Array, ""]
     basis: Basis
     played: PlayedGame
 
 
 class Found(NamedTuple):
-    """The shortest solved game seen.
+    """The shortest solved game seen of each of N targets.
 
     Attributes:
-        moves: its length; R_limit + 1 if there was none. int32 scalar.
-        actions: its factors in the canonical basis, zeros after the last: (R, 3, S), int32.
+        moves: its length; R_limit + 1 if there was none. (N,), int32.
+        actions: its factors in the canonical basis, zeros after the last: (N, R, 3, S), int32.
     """
 
-    moves: Int32[Array, ""]
-    actions: Int32[Array, "R 3 S"]
+    moves: Int32[Array, "*batch"]
+    actions: Int32[Array, "*batch R 3 S"]
 
 
 class PlayStatistics(NamedTuple):
@@ -50,15 +53,22 @@ class PlayStatistics(NamedTuple):
 
 
 def new_episode(config: Config, key: Key[Array, ""]) -> Episode:
-    """A new game in a random basis, or in the canonical one if entries might overflow in that.
+    """A new game on a random target in a random basis.
 
-    The key is consumed.
+    The basis is the canonical one if entries might overflow in the other. The key is consumed.
     """
     ring, rules, space = config.ring, config.rules, config.action_space
-    target = jnp.asarray(config.target.tensor())
-    basis = config.bases(key)
+    target_key, basis_key = jax.random.split(key)
+    tensors = np.stack([target.padded(space.side) for target in config.targets])
+    shapes = np.array([target.shape for target in config.targets], np.int32)
+    index = jax.random.choice(target_key, len(tensors), p=jnp.asarray(config.target_shares))
+    index = index.astype(jnp.int32)
+    target = jnp.asarray(tensors, jnp.int32)[index]
+    basis = config.bases(basis_key, jnp.asarray(shapes)[index])
     fits = jnp.abs(change_basis(target, basis, ring)).max() <= rules.largest_start
-    basis = jax.tree.map(lambda x: jnp.where(fits, x, jnp.eye(space.side, dtype=x.dtype)), basis)
+    basis = jax.tree.map(
+        lambda new, canonical: jnp.where(fits, new, canonical), basis, config.bases.identity()
+    )
     start = rules.init(change_basis(target, basis, ring))
     moves, actions = rules.max_moves, config.search.num_actions
     played = PlayedGame(
@@ -69,13 +79,14 @@ def new_episode(config: Config, key: Key[Array, ""]) -> Episode:
         length=jnp.zeros((), jnp.int32),
         penalty=jnp.zeros((), jnp.float32),
     )
-    return Episode(start, basis, played)
+    return Episode(start, index, basis, played)
 
 
 def nothing_found(config: Config) -> Found:
     """The `Found` of no game."""
-    moves, side = config.max_moves, config.target.side
-    return Found(jnp.array(moves + 1, jnp.int32), jnp.zeros((moves, 3, side), jnp.int32))
+    count, moves = len(config.targets), config.max_moves
+    actions = jnp.zeros((count, moves, 3, config.side), jnp.int32)
+    return Found(jnp.full(count, moves + 1, jnp.int32), actions)
 
 
 def no_statistics() -> PlayStatistics:
@@ -99,13 +110,15 @@ def play_move(
         keys: one typed key a game, (B,), consumed.
         episodes: B games.
         replay: where the finished ones go.
-        found: the shortest solved game so far.
+        found: the shortest solved games so far.
 
     Returns:
         The games after the move, finished ones having been begun anew, and the rest updated.
     """
     search_keys, reset_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
-    result = search(config.agent, config.search, params, search_keys, episodes.state)
+    result = search(
+        config.agent, config.search, params, search_keys, episodes.state, config.permutations
+    )
     episodes = jax.vmap(_advance, in_axes=(None, 0, 0))(config, episodes, result)
     done = jax.vmap(config.rules.done)(episodes.state)
     solved = jax.vmap(config.rules.solved)(episodes.state)
@@ -139,14 +152,19 @@ def _advance(config: Config, episode: Episode, result: SearchResult) -> Episode:
         length=state.moves,
         penalty=-1.0 - reward,
     )
-    return Episode(state, episode.basis, played)
+    return episode._replace(state=state, played=played)
 
 
 def _shorter(config: Config, found: Found, episodes: Episode, solved: Bool[Array, "B"]) -> Found:
-    """The shortest of ``found`` and the games that have just been solved."""
-    length = jnp.where(solved, episodes.played.length, config.max_moves + 1)
-    best = jnp.argmin(length)
-    actions, basis = jax.tree.map(lambda x: x[best], (episodes.played.actions, episodes.basis))
-    candidate = Found(length[best], to_canonical(actions, basis, config.ring))
-    is_shorter = candidate.moves < found.moves
-    return jax.tree.map(lambda new, old: jnp.where(is_shorter, new, old), candidate, found)
+    """For each target, the shortest of ``found`` and the games that have just been solved."""
+
+    def shortest(index: jax.Array, found: Found) -> Found:
+        mine = solved & (episodes.target == index)
+        length = jnp.where(mine, episodes.played.length, config.max_moves + 1)
+        best = jnp.argmin(length)
+        actions, basis = jax.tree.map(lambda x: x[best], (episodes.played.actions, episodes.basis))
+        candidate = Found(length[best], to_canonical(actions, basis, config.ring))
+        is_shorter = candidate.moves < found.moves
+        return jax.tree.map(lambda new, old: jnp.where(is_shorter, new, old), candidate, found)
+
+    return jax.vmap(shortest)(jnp.arange(len(config.targets)), found)

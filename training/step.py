@@ -15,7 +15,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from training.config import Config
 from training.losses import Losses, example_losses
-from training.replay import Example, Replay, empty_replay, sample_batch
+from training.replay import Example, Replay, empty_replay, sample_batch, seen_through
 from training.selfplay import (
     Episode,
     Found,
@@ -54,7 +54,7 @@ class StepOutput(NamedTuple):
 
     Attributes:
         metrics: float32 scalars, over all devices.
-        found: the shortest solved game of each of D devices, (D, ...).
+        found: the shortest solved game of each of N targets on each of D devices, (D, N, ...).
     """
 
     metrics: dict[str, jax.Array]
@@ -212,12 +212,12 @@ def _learn(config: Config, key: jax.Array, state: TrainState, replay: Replay):
     def update(carry, update_key: jax.Array):
         params, optimizer = carry
         replay_key, demonstration_key = jax.random.split(update_key)
-        examples, played = sample_batch(
-            config,
-            _keys(replay_key, replay_batch),
-            _keys(demonstration_key, demonstration_batch),
-            replay,
-        )
+        replay_keys = _keys(replay_key, replay_batch)
+        demonstration_keys = _keys(demonstration_key, demonstration_batch)
+        examples, played = sample_batch(config, replay_keys, demonstration_keys, replay)
+        if config.permutations is not None:
+            keys = jnp.concatenate([replay_keys, demonstration_keys])
+            examples = seen_through(config, keys, examples)
         gradients, losses = jax.grad(objective, has_aux=True)(params, examples)
         sums = [
             (mask.mean(), jax.tree.map(lambda x, m=mask: (x * m).mean(), losses))

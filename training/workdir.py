@@ -5,11 +5,12 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 
 from training.config import Config, ConfigError
 
 # Fields that say when to stop and how fast to go. All others decide the results.
-_FREE_FIELDS = {"devices", "max_minutes", "target_rank", "lift"}
+_FREE_FIELDS = {"devices", "max_minutes", "target_ranks", "lift"}
 _CONFIG = "config.json"
 
 
@@ -20,9 +21,15 @@ def fingerprint(config: Config) -> str:
 
 def default_workdir(config: Config) -> pathlib.Path:
     """runs/matmul-2-2-2-z2-seed0-<fingerprint>, so that the same command finds its own run."""
-    target = config.game.target.replace(":", "-").replace(",", "-")
+    first, *others = map(slug, config.game.targets)
+    target = f"{first}-and-{len(others)}-more" if others else first
     name = f"{target}-{config.game.ring}-seed{config.seed}-{fingerprint(config)}"
     return pathlib.Path("runs", name)
+
+
+def slug(target: str) -> str:
+    """The name of a target as a part of file names: matmul-2-2-2."""
+    return re.sub(r"[^\w.]+", "-", target).strip("-.")
 
 
 def claim(workdir: pathlib.Path, config: Config) -> None:
@@ -52,10 +59,17 @@ def claim(workdir: pathlib.Path, config: Config) -> None:
 def read_config(workdir: pathlib.Path) -> Config:
     """The configuration that ``claim`` left in the folder."""
     saved = json.loads((workdir / _CONFIG).read_text())
-    for field in dataclasses.fields(Config):
-        if isinstance(saved[field.name], dict):
-            saved[field.name] = type(field.default)(**saved[field.name])
-    return Config(**saved)
+    sections = {
+        field.name: type(field.default)(**_tuples(saved[field.name]))
+        for field in dataclasses.fields(Config)
+        if dataclasses.is_dataclass(field.default)
+    }
+    return Config(**{**_tuples(saved), **sections})
+
+
+def _tuples(fields: dict[str, object]) -> dict[str, object]:
+    """JSON knows lists only."""
+    return {name: tuple(x) if isinstance(x, list) else x for name, x in fields.items()}
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:
@@ -89,7 +103,7 @@ def _check_owner(workdir: pathlib.Path, saved: str, config: Config) -> None:
 
 
 def _deciding_fields(config: Config) -> dict[str, object]:
-    fields = _flat(dataclasses.asdict(config))
+    fields = _flat(json.loads(json.dumps(dataclasses.asdict(config))))
     return {name: fields[name] for name in sorted(fields.keys() - _FREE_FIELDS)}
 
 

@@ -15,7 +15,7 @@ from tensorgame.factors import ActionSpace
 from tensorgame.game import Game, State
 from tensorgame.rings import Z2, integers
 
-RINGS = {"z2": Z2, "z": integers(1)}
+RINGS = {"z2": Z2, "z": integers()}
 
 
 def random_state(game: Game, side: int, seed: int = 0) -> State:

@@ -9,12 +9,15 @@ import pytest
 from tensorgame.demonstrations import DemonstrationSampler
 from tensorgame.factors import canonicalize
 from tensorgame.game import Game
-from tensorgame.rings import Z2, integers
+from tensorgame.rings import Z2, integers, modular
 
 COUNT, FACTORS, MOVES, HISTORY, SIDE, DENSITY, LARGE = 2000, 5, 9, 2, 4, 0.3, 0.2
 
 
-@pytest.fixture(scope="module", params=[Z2, integers(1), integers(3)], ids=["z2", "z1", "z3"])
+RINGS = {"Z_2": Z2, "Z_5": modular(5), "Z": integers(), "Z up to 3": integers(range(-3, 4))}
+
+
+@pytest.fixture(scope="module", params=RINGS.values(), ids=RINGS.keys())
 def drawn(request):
     """A ring and many demonstrations over it."""
     return request.param, draw(request.param, seed=0)
@@ -42,7 +45,7 @@ def test_the_residual_is_the_sum_of_the_factors_shown(drawn):
     ring, demonstrations = drawn
     factors = np.moveaxis(demonstrations.actions.astype(int), 2, 0)
     total = np.einsum("nri,nrj,nrk->nijk", *factors)
-    total = total % 2 if ring.modulus else total
+    total = total % ring.modulus if ring.modulus else total
     np.testing.assert_array_equal(demonstrations.state.residual, total)
     assert demonstrations.state.residual.dtype == ring.dtype
 
@@ -57,8 +60,7 @@ def test_factors_are_canonical_legal_and_never_null(drawn):
     ring, demonstrations = drawn
     actions = shown(demonstrations)
     assert actions.any(axis=2).all()
-    assert actions.min() >= ring.low
-    assert actions.max() <= ring.high
+    assert set(np.unique(actions)) == set(ring.coefficients)
     canonical = jax.jit(jax.vmap(lambda action: canonicalize(action, ring)))(actions)
     np.testing.assert_array_equal(canonical, actions)
 
@@ -98,22 +100,27 @@ def test_large_coefficients_have_their_share(drawn):
     ring, demonstrations = drawn
     entries = shown(demonstrations)
     entries = entries[entries != 0]
-    share = LARGE if ring.high > 1 else 0.0
+    if ring.modulus:
+        w = shown(demonstrations)[:, 2]
+        counts = np.bincount(w[w != 0], minlength=ring.modulus)[1:] / (w != 0).sum()
+        np.testing.assert_allclose(counts, 1 / (ring.modulus - 1), atol=0.02)
+        return
+    share = LARGE if ring.largest > 1 else 0.0
     assert abs((np.abs(entries) > 1).mean() - share) < 0.01
-    if ring.high > 1:
+    if ring.largest > 1:
         large = entries[np.abs(entries) > 1]
         np.testing.assert_allclose([(np.abs(large) == c).mean() for c in (2, 3)], 0.5, atol=0.03)
 
 
 def test_signs_are_fair(drawn):
     ring, demonstrations = drawn
-    if ring.has_signs:
+    if not ring.modulus:
         w = shown(demonstrations)[:, 2]
         assert abs((w[w != 0] > 0).mean() - 0.5) < 0.02
 
 
 def test_demonstrations_depend_on_the_key_alone():
-    ring = integers(1)
+    ring = integers()
     first, again, other = draw(ring, 1), draw(ring, 1), draw(ring, 2)
     jax.tree.map(np.testing.assert_array_equal, first, again)
     assert (first.actions != other.actions).any()

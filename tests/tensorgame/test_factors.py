@@ -9,9 +9,16 @@ import numpy as np
 import pytest
 
 from tensorgame.factors import ActionSpace, canonicalize, outer, outer_sum
-from tensorgame.rings import Z2, integers
+from tensorgame.rings import Z2, integers, modular
 
-RINGS = {"z2": Z2, "z": integers(1), "z up to 2": integers(2)}
+RINGS = {
+    "z2": Z2,
+    "z3": modular(3),
+    "z5": modular(5),
+    "z": integers(),
+    "z up to 2": integers(range(-2, 3)),
+    "z with a gap": integers((-3, -1, 0, 1, 3)),
+}
 SPACES = {
     f"{name}, tokens of {size}": ActionSpace(ring, side=2, token_size=size)
     for name, ring in RINGS.items()
@@ -23,8 +30,8 @@ every_space = pytest.mark.parametrize("space", SPACES.values(), ids=SPACES.keys(
 
 def all_triples(ring) -> np.ndarray:
     """All (N, 3, 2), null ones included."""
-    entries = np.arange(ring.low, ring.high + 1)
-    return np.array(list(itertools.product(entries, repeat=6)), np.int8).reshape(-1, 3, 2)
+    triples = itertools.product(ring.coefficients, repeat=6)
+    return np.array(list(triples), np.int8).reshape(-1, 3, 2)
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -57,7 +64,8 @@ def test_outer_sum_adds_up_and_ignores_padding():
 def test_canonicalize_keeps_the_tensor_and_the_type(ring):
     triples = all_triples(ring)
     found = np.asarray(canonical(triples, ring))
-    np.testing.assert_array_equal(rank_one(found), rank_one(triples))
+    difference = rank_one(found) - rank_one(triples)
+    assert not (difference % ring.modulus if ring.modulus else difference).any()
     assert found.dtype == np.int8
 
 
@@ -69,7 +77,7 @@ def test_canonicalize_twice_is_canonicalize_once(ring):
 
 @pytest.mark.parametrize("signs", [(1, -1, -1), (-1, 1, -1), (-1, -1, 1)])
 def test_canonicalize_undoes_changes_of_sign(signs):
-    ring = integers(2)
+    ring = integers(range(-2, 3))
     triples = all_triples(ring)
     triples = triples[triples.any(axis=2).all(axis=1)]
     changed = triples * np.array(signs, np.int8)[:, None]
@@ -84,9 +92,20 @@ def test_canonical_actions_are_the_images_of_canonicalize(ring, every_action):
     assert as_set(np.asarray(canonical(triples, ring))) == as_set(every_action(space))
 
 
-def test_canonical_actions_with_coefficients_in_minus_one_to_one_are_distinct_moves(every_action):
-    actions = every_action(ActionSpace(integers(1), side=2, token_size=1))
-    assert len(as_set(rank_one(actions))) == len(actions)
+@pytest.mark.parametrize("ring", [Z2, modular(3), modular(5), integers()], ids=lambda r: r.name)
+def test_canonical_actions_are_distinct_moves(ring, every_action):
+    """But for coefficients beyond +-1, where 2 u (x) v and u (x) 2 v are the same."""
+    actions = every_action(ActionSpace(ring, side=2, token_size=1))
+    moves = rank_one(actions)
+    assert len(as_set(moves % ring.modulus if ring.modulus else moves)) == len(actions)
+
+
+def test_units_modulo_p_move_to_the_last_factor():
+    ring = modular(7)
+    units = [(a, b, pow(a * b, -1, 7)) for a, b in itertools.product(range(1, 7), repeat=2)]
+    triple = np.array([[0, 1, 4], [1, 0, 6], [2, 5, 3]])
+    images = np.array([triple * np.array(u)[:, None] % 7 for u in units], np.int8)
+    np.testing.assert_array_equal(canonical(images, ring), np.broadcast_to(triple, images.shape))
 
 
 @every_space
@@ -124,6 +143,6 @@ def test_started_says_whether_the_factor_has_an_entry_before_the_token(space, ev
 
 
 def test_sizes_of_the_standard_space():
-    space = ActionSpace(integers(2), side=4, token_size=2)
+    space = ActionSpace(integers(range(-2, 3)), side=4, token_size=2)
     assert (space.tokens_per_factor, space.num_tokens, space.vocabulary) == (2, 6, 25)
     assert space.size == (5**4 - 1) ** 3 // 4

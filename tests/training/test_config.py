@@ -22,7 +22,11 @@ RUNS = {
     "default": Config(),
     "integers, a padded target, a history, one basis for each mode": Config(
         game=GameConfig(
-            target="matmul:1,2,3", ring="z", max_coefficient=2, history=2, shared_basis=False
+            targets=("matmul:1,2,3",),
+            ring="z",
+            coefficients=(-2, -1, 0, 1, 2),
+            history=2,
+            shared_basis=False,
         ),
         demonstrations=DemonstrationConfig(max_factors=3, large=0.1),
         network=NetworkConfig(token_size=3, layers=2, policy_layers=2),
@@ -33,8 +37,18 @@ RUNS = {
         selfplay=SelfPlayConfig(num_games=8, moves_per_step=1, kept_games=1),
         learner=LearnerConfig(replay_batch=4, demonstration_batch=24, warmup_updates=0),
     ),
+    "several targets, a prime modulus, symmetries, swapped moves": Config(
+        game=GameConfig(
+            targets=("matmul:1,2,2", "complex", "cyclic-convolution:3"),
+            target_weights=(1.0, 2.0, 1.0),
+            ring="z7",
+            signed_permutations=100,
+            history=1,
+        ),
+        learner=LearnerConfig(swapped_share=0.5),
+    ),
     "a single action": Config(
-        game=GameConfig(target="matmul:1,1,1"), search=SearchConfig(num_actions=1)
+        game=GameConfig(targets=("matmul:1,1,1",)), search=SearchConfig(num_actions=1)
     ),
 }
 
@@ -47,17 +61,19 @@ def test_configurations_validate_and_trace(config):
     before = jax.eval_shape(make_init(config, mesh))
     after, output = jax.eval_shape(make_step(config, mesh), before)
     assert after == before, "a step returns what it takes"
-    assert output.found.actions.shape == (1, config.max_moves, 3, config.target.side)
+    count = len(config.targets)
+    assert output.found.actions.shape == (1, count, config.max_moves, 3, config.side)
     assert all(metric.shape == () for metric in output.metrics.values())
 
 
 def test_zeros_choose_what_fits_the_target():
-    config = Config(game=GameConfig(target="matmul:2,3,4"))
+    config = Config(game=GameConfig(targets=("matmul:2,3,4",)))
     assert config.max_moves == 24 + 2
-    assert config.rank_wanted == config.demonstrator.max_factors == 20
+    assert config.ranks_wanted == (20,)
+    assert config.demonstrator.max_factors == 20
     # The side is 12; over Z_2 all twelve entries make a token, over Z with five values four do.
     assert config.action_space.token_size == 12
-    game = GameConfig(target="matmul:2,3,4", ring="z", max_coefficient=2)
+    game = GameConfig(targets=("matmul:2,3,4",), ring="z", coefficients=(-2, -1, 0, 1, 2))
     integers = dataclasses.replace(config, game=game)
     assert integers.action_space.token_size == 4
     assert integers.action_space.vocabulary <= MAX_VOCABULARY
@@ -77,7 +93,19 @@ def replaced(section: str, **fields) -> Config:
         ("game", {"basis_density": 0.0}, "game.basis_density is 0.0; it must be positive"),
         ("game", {"canonical_probability": 1.5}, "is 1.5; it must be at most 1.0"),
         ("game", {"max_moves": 6}, "demonstrations.max_factors is 7, more than game.max_moves = 6"),
-        ("game", {"ring": "z", "max_coefficient": 15}, "game.max_coefficient is 15, whose cube"),
+        (
+            "game",
+            {"ring": "z", "coefficients": (-15, -1, 0, 1, 15)},
+            "game.coefficients go up to 15",
+        ),
+        ("game", {"ring": "z", "coefficients": (0, 1)}, "game.coefficients: coefficients are 0 1"),
+        ("game", {"ring": "z", "coefficients": [-1, 0, 1]}, "it must be a tuple of type int"),
+        ("game", {"ring": "z6"}, "game.ring: the modulus is 6, which is not a prime"),
+        ("game", {"targets": ()}, "game.targets is empty"),
+        ("game", {"targets": ("matmul:2,2,2",) * 2}, "game.targets holds a target twice"),
+        ("game", {"target_weights": (1.0, 2.0)}, "target_weights has 2 values for 1 targets"),
+        ("game", {"target_weights": (0.0,)}, "game.target_weights is 0.0; it must be positive"),
+        ("learner", {"swapped_share": 2.0}, "learner.swapped_share is 2.0; it must be at most"),
         ("demonstrations", {"density": 1.0}, "demonstrations.density is 1.0; it must be at most"),
         ("demonstrations", {"large": float("inf")}, "demonstrations.large is inf; it must be a"),
         ("network", {"width": 0}, "network.width is 0; it must be positive"),
@@ -102,7 +130,7 @@ def test_what_cannot_run_is_refused_with_its_field_and_value(section, fields, sa
 
 def test_tokens_with_too_many_values_are_refused():
     config = Config(
-        game=GameConfig(target="matmul:3,3,3", ring="z"),
+        game=GameConfig(targets=("matmul:3,3,3",), ring="z"),
         network=NetworkConfig(token_size=9),
         devices=1,
     )
@@ -111,6 +139,6 @@ def test_tokens_with_too_many_values_are_refused():
 
 
 def test_a_rank_below_the_proved_bound_is_warned_of():
-    assert Config(target_rank=7).warnings() == []
-    (warning,) = Config(target_rank=6).warnings()
-    assert "target_rank is 6, below the proved lower bound 7" in warning
+    assert Config(target_ranks=(7,)).warnings() == []
+    (warning,) = Config(target_ranks=(6,)).warnings()
+    assert "target_ranks wants 6 for matmul:2,2,2, below the proved lower bound 7" in warning

@@ -43,7 +43,7 @@ def examples(config, weights) -> Example:
     """Two actions that may be played, and then tokens that are no action."""
     actions = np.zeros((4, 3, 2), np.int8)
     actions[:2] = [[[1, 0], [1, 0], [1, 0]], [[0, 1], [1, 1], [1, 0]]]
-    state = config.rules.init(jnp.asarray(config.target.tensor()))
+    state = config.rules.init(jnp.asarray(config.targets[0].padded(config.side)))
     example = Example(
         state=state,
         tokens=config.action_space.encode(jnp.asarray(actions)),

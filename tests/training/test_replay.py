@@ -34,7 +34,7 @@ def config(tiny) -> Config:
 def play(config: Config, moves: list) -> tuple[PlayedGame, list]:
     """The game of the given moves, and the states before each of them."""
     limit, actions = config.max_moves, config.search.num_actions
-    state, reward = config.rules.init(jnp.asarray(config.target.tensor())), 0.0
+    state, reward = config.rules.init(jnp.asarray(config.targets[0].padded(config.side))), 0.0
     states, step = [], jax.jit(config.rules.step)
     for move in moves:
         states.append(jax.device_get(state))
@@ -148,7 +148,7 @@ def test_demonstrations_give_equal_weight_to_the_factors_shown(config):
 
 
 def test_with_fewer_places_than_factors_some_of_them_are_shown():
-    config = Config(game=GameConfig(target="matmul:1,2,2"), devices=1)
+    config = Config(game=GameConfig(targets=("matmul:1,2,2",)), devices=1)
     config = dataclasses.replace(config, search=dataclasses.replace(config.search, num_actions=2))
     examples = jax.device_get(jax.jit(sample_demonstrations, static_argnums=0)(config, keys(50)))
     assert set(examples.value) == {-1, -2, -3, -4}

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tensorgame.basis import change_basis
+from tensorgame.symmetries import change_basis
 from training.config import Config, GameConfig
 from training.selfplay import new_episode
 
@@ -48,7 +48,7 @@ def test_games_in_progress_are_where_their_moves_lead(played):
 
 def test_games_start_with_the_target_in_their_basis(played):
     config, episodes, _ = played
-    target = jnp.asarray(config.target.tensor())
+    target = jnp.asarray(config.targets[0].padded(config.side))
     start = jax.vmap(change_basis, (None, 0, None))(target, episodes.basis, config.ring)
     np.testing.assert_array_equal(episodes.played.start, start)
 
@@ -87,7 +87,7 @@ def new_starts(config: Config, count: int) -> np.ndarray:
 def test_games_begin_in_the_canonical_basis_with_its_probability(tiny):
     game = dataclasses.replace(tiny.game, basis_density=0.9, canonical_probability=0.4)
     starts = new_starts(dataclasses.replace(tiny, game=game), 1000)
-    canonical = (starts == tiny.target.tensor()).all(axis=(1, 2, 3))
+    canonical = (starts == tiny.targets[0].padded(tiny.side)).all(axis=(1, 2, 3))
     # A few random changes leave the target as it is.
     assert 0.35 < canonical.mean() < 0.5
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tensorgame.factorization import Factorization
+from tensorgame.algorithms.factorization import Factorization
 from training.config import Config
 from training.step import make_init, make_mesh, make_optimizer, make_step
 
@@ -33,12 +33,12 @@ METRICS = {
 def check_found(config: Config, found) -> list[int]:
     """Proves what each device has found; returns the numbers of moves."""
     lengths = []
-    for moves, actions in zip(found.moves, found.actions, strict=True):
+    (target,) = config.targets
+    for (moves,), (actions,) in zip(found.moves, found.actions, strict=True):
         assert not actions[moves:].any()
         if moves <= config.max_moves:
-            u, v, w = (actions[:moves, i, :size].T for i, size in enumerate(config.target.shape))
-            modulus = config.ring.modulus
-            Factorization(sizes=config.target.sizes, modulus=modulus, u=u, v=v, w=w).check()
+            u, v, w = (actions[:moves, i, :size].T for i, size in enumerate(target.shape))
+            Factorization(target=target, modulus=config.ring.modulus, u=u, v=v, w=w).check()
         lengths.append(int(moves))
     return lengths
 
