@@ -2,7 +2,7 @@
 
 A bilinear map (a, b) -> c is given by a NumPy function on flat vectors. Its values on unit vectors
 are its tensor, ``c_k = sum_ij T_ijk a_i b_j``, so that the meaning of a target and what algorithms
-are checked against have one source. This module needs NumPy only.
+are checked against have one source. This module and those that it imports need NumPy only.
 """
 
 from __future__ import annotations
@@ -10,183 +10,259 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+import re
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
+from tensorgame import known_ranks
+from tensorgame.bilinear import Target, check_shape, from_tensor, known_from, numbered
+from tensorgame.known_ranks import Record
+from tensorgame.matrix_products import (
+    gram,
+    matmul,
+    skew_matmul,
+    skew_matvec,
+    symmetric_matmul,
+    symmetric_matvec,
+    symmetric_symmetric,
+)
 
-@dataclasses.dataclass(frozen=True)
-class Record:
-    """The best rank that is known, and who found it."""
+__all__ = [
+    "FAMILIES",
+    "Listed",
+    "Record",
+    "Target",
+    "complex_numbers",
+    "cyclic_convolution",
+    "from_tensor",
+    "gram",
+    "listing",
+    "matmul",
+    "parse",
+    "polynomial",
+    "quaternion",
+    "skew_matmul",
+    "skew_matvec",
+    "symmetric_matmul",
+    "symmetric_matvec",
+    "symmetric_symmetric",
+]
 
-    rank: int
-    source: str
 
+def polynomial(n: int, m: int) -> Target:
+    """Product of polynomials with n and with m coefficients.
 
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Target:
-    """A bilinear map (a, b) -> c. Two are equal if their tensors are.
-
-    Attributes:
-        name: ``family:arguments``, as `parse` reads it.
-        labels: names of the entries of a, b and c, in the order of the tensor's modes.
-        multiply: the map's definition: integer or object arrays (..., I) and (..., J), which
-            broadcast, to (..., K).
-        trivial_rank: products of the schoolbook algorithm.
-        lower_bound: products that every algorithm needs, over any field.
-        known: best known ranks by ring, "Z", "Q", "Q[i]" or "Z_p" for a prime p.
+    All modes list coefficients from the constant term on. Schoolbook: n m products. Needed over any
+    field: n + m - 1, which suffice over Q and modulo p >= n + m - 2 (Toom 1963, Cook 1966, with
+    infinity as a point). Over Z and modulo smaller primes the best known are 3, 6, 9, 13, 17 and 22
+    for n = m = 2 to 7 (Montgomery 2005), and what is put together from them.
     """
-
-    name: str
-    labels: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
-    multiply: Callable[[np.ndarray, np.ndarray], np.ndarray]
-    trivial_rank: int
-    lower_bound: int
-    known: Callable[[str], Record]
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(I, J, K), the sides of the tensor."""
-        return tuple(len(labels) for labels in self.labels)
-
-    @property
-    def side(self) -> int:
-        """S, the side of the smallest cube that holds the tensor."""
-        return max(self.shape)
-
-    @functools.cached_property
-    def tensor(self) -> np.ndarray:
-        """T, read-only: shape (I, J, K), int64."""
-        rows, columns, _ = self.shape
-        a, b = np.eye(rows, dtype=np.int64), np.eye(columns, dtype=np.int64)
-        tensor = np.asarray(self.multiply(a[:, None], b[None, :]), np.int64)
-        tensor.setflags(write=False)
-        return tensor
-
-    def padded(self, side: int) -> np.ndarray:
-        """T in the corner of a cube of zeros: shape (S, S, S), int64, for S at least `side`."""
-        return np.pad(self.tensor, [(0, side - length) for length in self.shape])
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Target) and np.array_equal(self.tensor, other.tensor)
-
-    def __hash__(self) -> int:
-        return hash(self.shape)
+    name = f"polynomial:{n},{m}"
+    check_shape(name, n, m, n + m - 1)
+    return Target(
+        name=name,
+        labels=(numbered("a", n), numbered("b", m), numbered("c", n + m - 1)),
+        multiply=_polynomial_product,
+        trivial_rank=n * m,
+        lower_bound=n + m - 1,
+        known=functools.partial(known_ranks.polynomial, n, m),
+    )
 
 
-def matmul(n: int, m: int, p: int) -> Target:
-    """A B for A of n x m and B of m x p.
+def cyclic_convolution(n: int) -> Target:
+    """Cyclic convolution of n numbers each: the product of polynomials modulo x^n - 1.
 
-    The third mode is the transpose of C: ``T[i*m + j, j*p + k, k*n + i] = 1``, the convention of
-    the factorizations that were released with the paper. Rank does not depend on the order of the
-    sizes.
+    ``c_k`` sums ``a_i b_j`` over i + j = k modulo n. Schoolbook: n^2 products. Best known: n modulo
+    p if n divides p - 1, by the discrete Fourier transform; 2 n minus the number of divisors of n
+    over Q, which is optimal (Winograd 1978); by Chinese remainders modulo other primes.
+    """
+    name = f"cyclic-convolution:{n}"
+    check_shape(name, n, n, n)
+
+    def multiply(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        c = _polynomial_product(a, b)
+        folded = c[..., :n].copy()
+        folded[..., : n - 1] += c[..., n:]
+        return folded
+
+    return Target(
+        name=name,
+        labels=(numbered("a", n), numbered("b", n), numbered("c", n)),
+        multiply=multiply,
+        trivial_rank=n * n,
+        lower_bound=n,
+        known=functools.partial(known_ranks.cyclic_convolution, n),
+    )
+
+
+def complex_numbers() -> Target:
+    """Product of complex numbers.
+
+    All modes list the real part, then the imaginary part. Schoolbook: 4 products. Best known: 3
+    (Gauss), optimal over Q and modulo 2; 2 where there is a square root of -1 and 1/2.
     """
 
     def multiply(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        c = a.reshape(*a.shape[:-1], n, m) @ b.reshape(*b.shape[:-1], m, p)
-        return c.swapaxes(-1, -2).reshape(*c.shape[:-2], p * n)
+        (a_re, a_im), (b_re, b_im) = np.moveaxis(a, -1, 0), np.moveaxis(b, -1, 0)
+        return np.stack([a_re * b_re - a_im * b_im, a_re * b_im + a_im * b_re], axis=-1)
 
-    trivial = n * m * p
-    sizes = tuple(sorted((n, m, p)))
     return Target(
-        name=f"matmul:{n},{m},{p}",
-        labels=(_entries("a", n, m), _entries("b", m, p), _transposed_entries("c", n, p)),
+        name="complex",
+        labels=tuple((f"{letter}_re", f"{letter}_im") for letter in "abc"),
         multiply=multiply,
-        trivial_rank=trivial,
-        # The largest flattening rank where no better bound is known; matrix times vector and
-        # column times row need all their products.
-        lower_bound=trivial
-        if sizes[0] == 1
-        else _MATMUL_BOUNDS.get(sizes, max(n * m, m * p, p * n)),
-        known=_known(trivial, _MATMUL_RECORDS.get(sizes, {})),
+        trivial_rank=4,
+        lower_bound=2,
+        known=known_from({"Z": Record(3, "Gauss"), "Z[i,1/2]": Record(2, "values at i and -i")}),
     )
 
 
-# Lower bounds proved over every field, beyond the flattening rank, for sorted sizes: Winograd 1971
-# (2,2,2); Alekseyev 1985 (2,2,3); Alekseev and Smirnov 2013 (2,2,4); Blaeser 2003 (2,3,3; 3,3,3).
-_MATMUL_BOUNDS = {(2, 2, 2): 7, (2, 2, 3): 11, (2, 2, 4): 14, (2, 3, 3): 14, (3, 3, 3): 19}
+def quaternion() -> Target:
+    """Product of quaternions.
 
-_MATMUL_RECORDS: dict[tuple[int, int, int], dict[str, Record]] = {
-    (2, 2, 2): {"Z": Record(7, "Strassen 1969")},
-}
-
-
-def _entries(letter: str, rows: int, columns: int) -> tuple[str, ...]:
-    """Names of the entries of a matrix, row by row: a11, a12, ...; a1_10 where sizes exceed 9."""
-    gap = "" if max(rows, columns) <= 9 else "_"
-    return tuple(f"{letter}{i + 1}{gap}{j + 1}" for i in range(rows) for j in range(columns))
-
-
-def _transposed_entries(letter: str, rows: int, columns: int) -> tuple[str, ...]:
-    """The names of `_entries`, column by column."""
-    names = np.array(_entries(letter, rows, columns)).reshape(rows, columns)
-    return tuple(names.T.ravel().tolist())
-
-
-def _known(trivial: int, records: Mapping[str, Record]) -> Callable[[str], Record]:
-    """Best known ranks by ring, from the rings on file.
-
-    Integer algorithms are valid over every ring and rational ones over Q[i]; modulo p a rational
-    one may divide by zero.
+    All modes list the coefficients of 1, i, j and k; ij = k. Schoolbook: 16 products. Best known: 8
+    over every ring (Howell and Lafon 1975), optimal over Q; 7 modulo odd primes and over Q[i],
+    where quaternions are 2 x 2 matrices in another basis. Needed over any field: 7 (Alder and
+    Strassen 1981).
     """
+
+    def multiply(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        (a_r, a_i, a_j, a_k), (b_r, b_i, b_j, b_k) = np.moveaxis(a, -1, 0), np.moveaxis(b, -1, 0)
+        c_r = a_r * b_r - a_i * b_i - a_j * b_j - a_k * b_k
+        c_i = a_r * b_i + a_i * b_r + a_j * b_k - a_k * b_j
+        c_j = a_r * b_j - a_i * b_k + a_j * b_r + a_k * b_i
+        c_k = a_r * b_k + a_i * b_j - a_j * b_i + a_k * b_r
+        return np.stack([c_r, c_i, c_j, c_k], axis=-1)
 
     def known(ring: str) -> Record:
-        rings = {"Z": ["Z"], "Q": ["Z", "Q"], "Q[i]": ["Z", "Q", "Q[i]"]}.get(ring, ["Z", ring])
-        candidates = [records[ring] for ring in rings if ring in records]
-        return min([*candidates, Record(trivial, "schoolbook")], key=lambda record: record.rank)
+        known = known_from({"Z": Record(8, "Howell and Lafon 1975")})(ring)
+        splits = ring == "Q[i]" or (ring.startswith("Z_") and ring != "Z_2")
+        return Record(7, "as 2 x 2 matrices, Strassen 1969") if splits else known
 
-    return known
-
-
-def from_tensor(name: str, tensor: np.ndarray) -> Target:
-    """Any tensor (I, J, K) of integers as a target.
-
-    Raises:
-        ValueError: if it has another number of axes, no entries, or entries that are not integers,
-            or is zero, which no product is needed for.
-    """
-    tensor = np.asarray(tensor)
-    if tensor.ndim != 3 or not tensor.size:
-        raise ValueError(f"{name} has shape {tensor.shape}; a target has three axes, none empty")
-    if not np.issubdtype(tensor.dtype, np.number) or np.iscomplexobj(tensor):
-        raise ValueError(f"{name} has dtype {tensor.dtype}; a target holds integers")
-    # NaN, infinities and numbers beyond int64 do not come back equal; warnings would say no more.
-    with np.errstate(invalid="ignore"):
-        integers = tensor.astype(np.int64)
-    if not np.array_equal(integers, tensor):
-        raise ValueError(f"{name} holds entries that are not integers; a target holds integers")
-    if not integers.any():
-        raise ValueError(f"{name} holds a tensor of zeros, which is already solved: rank 0")
-    trivial = int(min(np.count_nonzero(np.abs(integers).sum(mode)) for mode in range(3)))
     return Target(
-        name=name,
-        labels=tuple(
-            tuple(f"{letter}{i + 1}" for i in range(length))
-            for letter, length in zip("abc", integers.shape, strict=True)
-        ),
-        multiply=lambda a, b: np.einsum("ijk,...i,...j->...k", integers, a, b),
-        trivial_rank=trivial,
-        lower_bound=1,
-        known=_known(trivial, {}),
+        name="quaternion",
+        labels=tuple(tuple(f"{letter}_{part}" for part in "rijk") for letter in "abc"),
+        multiply=multiply,
+        trivial_rank=16,
+        lower_bound=7,
+        known=known,
     )
 
 
-# One function a family; its docstring is what users are told.
-FAMILIES: dict[str, Callable[..., Target]] = {"matmul": matmul}
+def _polynomial_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The coefficients (..., n + m - 1) of the products of polynomials (..., n) and (..., m)."""
+    n, m = a.shape[-1], b.shape[-1]
+    padding = [(0, 0)] * (b.ndim - 1) + [(n - 1, n - 1)]
+    # Row k holds b_k, b_(k-1), ..., with zeros where there is no such coefficient.
+    rows = np.arange(n + m - 1)[:, None] - np.arange(n) + n - 1
+    return (np.pad(b, padding)[..., rows] @ a[..., None])[..., 0]
+
+
+# One function a family; its docstring is what users are told, the first line in tables.
+FAMILIES: dict[str, Callable[..., Target]] = {
+    "matmul": matmul,
+    "skew-matvec": skew_matvec,
+    "symmetric-matvec": symmetric_matvec,
+    "skew-matmul": skew_matmul,
+    "symmetric-matmul": symmetric_matmul,
+    "symmetric-symmetric": symmetric_symmetric,
+    "gram": gram,
+    "polynomial": polynomial,
+    "cyclic-convolution": cyclic_convolution,
+    "complex": complex_numbers,
+    "quaternion": quaternion,
+}
+_FILE_PATTERN = "tensor:FILE"
+
+
+def _pattern(family: str) -> str:
+    """How targets of a family are named, such as ``matmul:n,m,p``."""
+    return ":".join([family, ",".join(inspect.signature(FAMILIES[family]).parameters)]).rstrip(":")
 
 
 def parse(name: str) -> Target:
     """The target called ``name``: ``family:n,m,...``, or ``tensor:FILE`` for a tensor from a file.
 
+    A file is a ``.npy``, or a ``.npz`` with one array or one of several that is called ``tensor``,
+    as `from_tensor` takes it.
+
     Raises:
-        ValueError: if there is no such target; the message lists the families.
+        ValueError: if there is no such target, with what would be one, or the file is not right.
     """
-    family, _, text = name.partition(":")
+    family, colon, text = name.partition(":")
+    if family == "tensor":
+        return from_tensor(name, _read(name, text))
     if family not in FAMILIES:
-        raise ValueError(f"{name!r} is unknown; the families are {', '.join(FAMILIES)}")
-    make = FAMILIES[family]
-    wanted = list(inspect.signature(make).parameters)
-    arguments = [int(a) for a in text.split(",")]
-    if len(arguments) != len(wanted) or min(arguments) < 1:
-        raise ValueError(f"{name!r}")
-    return make(*arguments)
+        patterns = ", ".join([*map(_pattern, FAMILIES), _FILE_PATTERN])
+        raise ValueError(f"{name!r} is unknown; targets are {patterns}")
+    wanted = inspect.signature(FAMILIES[family]).parameters
+    arguments = text.split(",") if colon else []
+    if len(arguments) != len(wanted):
+        raise ValueError(
+            f"{name!r} has {len(arguments)} arguments; {_pattern(family)} has {len(wanted)}"
+        )
+    for argument in arguments:
+        if not re.fullmatch("[+-]?[0-9]{1,9}", argument):
+            raise ValueError(
+                f"{name!r} has the argument {argument!r}, which is not an integer of up to 9 digits"
+            )
+        if int(argument) < 1:
+            raise ValueError(f"{name!r} has the argument {argument}, which is not positive")
+    return FAMILIES[family](*map(int, arguments))
+
+
+def _read(name: str, file: str) -> np.ndarray:
+    """The array in a .npy or .npz file; nothing in it is ever executed."""
+    if Path(file).suffix not in (".npy", ".npz"):
+        raise ValueError(f"{name!r} names no .npy or .npz file; {_FILE_PATTERN} reads these")
+    try:
+        content = np.load(file, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            return content
+        with content:
+            keys = content.files
+            if len(keys) == 1 or "tensor" in keys:
+                return content[keys[0] if len(keys) == 1 else "tensor"]
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{file} cannot be read as an array of numbers: {reason}") from error
+    raise ValueError(
+        f"{file} holds {len(keys)} arrays, none called tensor; it has to hold one, or one called so"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Listed:
+    """A row of the table of families.
+
+    Attributes:
+        pattern: how its targets are named, such as ``matmul:n,m,p``.
+        description: the first line of its docstring.
+        example: a target of it; None for tensors from files.
+    """
+
+    pattern: str
+    description: str
+    example: Target | None
+
+
+_EXAMPLES = {
+    "matmul": (4, 4, 4),
+    "gram": (4, 4),
+    "polynomial": (5, 5),
+    "cyclic-convolution": (8,),
+    "complex": (),
+    "quaternion": (),
+}
+
+
+def listing() -> list[Listed]:
+    """The families in order, and last the tensors from files."""
+    rows = []
+    for family, make in FAMILIES.items():
+        description = inspect.getdoc(make).partition("\n")[0]
+        rows.append(Listed(_pattern(family), description, make(*_EXAMPLES.get(family, (4,)))))
+    return [*rows, Listed(_FILE_PATTERN, "Any tensor of integers, from a .npy or .npz file.", None)]
