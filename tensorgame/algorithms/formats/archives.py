@@ -50,7 +50,12 @@ def read(content: bytes) -> dict[str, Factorization]:
       Exception: what a damaged archive makes of `zipfile`.
     """
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        arrays = {name.removesuffix(".npy"): _read(archive, name) for name in archive.namelist()}
+        size = sum(entry.file_size for entry in archive.infolist())
+        if size > _MOST_BYTES:
+            raise ValueError(f"the archive unpacks to {size} bytes; up to {_MOST_BYTES} are read")
+        arrays = {
+            name.removesuffix(".npy"): npy.read(archive.read(name)) for name in archive.namelist()
+        }
     if set(_FIELDS) <= set(arrays):
         factorization = _plain(arrays)
         return {factorization.target.name: factorization}
@@ -60,13 +65,6 @@ def read(content: bytes) -> dict[str, Factorization]:
         f"the archive holds {', '.join(arrays) or 'nothing'}; it needs {', '.join(_FIELDS)}, or "
         "entries such as 2,2,2"
     )
-
-
-def _read(archive: zipfile.ZipFile, name: str) -> np.ndarray | list[np.ndarray]:
-    size = archive.getinfo(name).file_size
-    if size > _MOST_BYTES:
-        raise ValueError(f"the entry {name} has {size} bytes; up to {_MOST_BYTES} are read")
-    return npy.read(archive.read(name))
 
 
 def _plain(arrays: dict[str, np.ndarray | list[np.ndarray]]) -> Factorization:

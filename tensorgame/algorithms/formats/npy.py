@@ -55,7 +55,7 @@ def _array(dtype: np.dtype, shape: tuple[int, ...], fortran: bool, raw: bytes) -
     if dtype.kind not in "iufU":
         raise ValueError(f"an array has dtype {dtype}; only numbers and text are read")
     # A header may claim more than memory holds, so that its claim is checked first.
-    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(raw):
+    if math.prod(shape) * dtype.itemsize != len(raw) or min(shape, default=0) < 0:
         raise ValueError(f"an array of shape {shape} and dtype {dtype} has {len(raw)} bytes")
     return np.frombuffer(raw, dtype).reshape(shape, order="F" if fortran else "C")
 
@@ -93,8 +93,13 @@ class _Array:
             raise ValueError("a pickle holds an array without a dtype")
         if dtype.name in _OBJECTS:
             self.content = raw
-        else:
-            self.content = _array(np.dtype(dtype.order + dtype.name), shape, fortran, bytes(raw))
+            return
+        # What is no size or no bytes could be multiplied, or made into bytes, beyond all memory.
+        if type(shape) is not tuple or not all(type(length) is int for length in shape):
+            raise ValueError("a pickle holds an array without a shape")
+        if type(raw) is not bytes:
+            raise ValueError("a pickle holds an array without its bytes")
+        self.content = _array(np.dtype(dtype.order + dtype.name), shape, bool(fortran), raw)
 
 
 class _Unpickler(pickle.Unpickler):
