@@ -5,7 +5,6 @@ Exit status: 0, it is done, or the answer is yes; 1, the answer is no; 2, bad in
 
 from __future__ import annotations
 
-import inspect
 import os
 import pathlib
 import signal
@@ -168,15 +167,20 @@ def lift(file: _Source, out: _Output, /, *, attempts: int = 20, seed: int = 0) -
 
 
 def targets() -> int:
-    """List the bilinear maps that there are algorithms for."""
+    """List the bilinear maps, each with an example."""
     from rich.table import Table
 
-    from tensorgame.targets import FAMILIES
+    from tensorgame.targets import listing
 
-    table = Table("target", "bilinear map", box=None, pad_edge=False)
-    for family, make in FAMILIES.items():
-        arguments = ",".join(inspect.signature(make).parameters)
-        table.add_row(f"{family}:{arguments}", (inspect.getdoc(make) or "").partition("\n")[0])
+    table = Table("target", "bilinear map", "example", box=None, pad_edge=False)
+    for heading in ("schoolbook", "best over Q"):
+        table.add_column(heading, justify="right")
+    for row in listing():
+        figures: tuple[str, ...] = ()
+        if row.example is not None:
+            known = row.example.known("Q").rank
+            figures = (row.example.name, str(row.example.trivial_rank), str(known))
+        table.add_row(row.pattern, row.description, *figures)
     _print(table)
     return 0
 

@@ -22,7 +22,7 @@ class Description:
       ring: the smallest ring that holds the factors.
       rank: products.
       trivial_rank: products of the schoolbook algorithm.
-      best_known: the best rank known over that ring (over Q[i] for Z[i]), and its source.
+      best_known: the best rank known over that ring, and its source.
       omega: for matrix multiplication <n,m,p>, the exponent 3 ln(rank) / ln(n m p) that recursion
         reaches; None for other maps and for <1,1,1>.
       nonzeros: nonzero coefficients.
@@ -74,7 +74,7 @@ def describe(factorization: Factorization, *, attempts: int = 1, seed: int = 0) 
         ring=ring,
         rank=factorization.rank,
         trivial_rank=target.trivial_rank,
-        best_known=target.known("Q[i]" if ring == "Z[i]" else ring),
+        best_known=target.known(ring),
         omega=_omega(target, factorization.rank),
         nonzeros=tuple(int(entries.sum()) for entries in nonzero),
         density=tuple(float(entries.mean()) for entries in nonzero),

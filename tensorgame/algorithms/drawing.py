@@ -88,7 +88,7 @@ def _cells(factorization: Factorization) -> tuple[np.ndarray, np.ndarray, list[n
 
 
 def _colours(values: np.ndarray) -> np.ndarray:
-    """Colours of Gaussian integers (N, 2): RGB (N, 3)."""
+    """Colours of Gaussian integers (N, 2): RGB (N, 3), uint8."""
     numbers = values[:, 0] + 1j * values[:, 1]
     turn = np.angle(numbers) / (np.pi / 2) % 4
     before = turn.astype(int) % 4
@@ -98,7 +98,7 @@ def _colours(values: np.ndarray) -> np.ndarray:
     sizes, order = np.unique(np.abs(numbers[numbers != 0]).round(6), return_inverse=True)
     strengths = np.zeros(len(numbers))
     strengths[numbers != 0] = 1 - 0.65 * (1 - (order.reshape(-1) + 1) / len(sizes))
-    return 1 - strengths[:, None] * (1 - hues)
+    return (255 * (1 - strengths[:, None] * (1 - hues))).round().astype(np.uint8)
 
 
 def _draw_head(
@@ -121,7 +121,9 @@ def _draw_head(
     for n in shown:
         text = number_text(*values[n].tolist(), factorization.denominator)
         label = text.replace("-", "\N{MINUS SIGN}")
-        handles.append(Patch(facecolor=colours[n], edgecolor="0.6", linewidth=0.5, label=label))
+        handles.append(
+            Patch(facecolor=colours[n] / 255, edgecolor="0.6", linewidth=0.5, label=label)
+        )
     if more := np.count_nonzero(values.any(axis=1)) - len(shown):
         handles.append(Patch(alpha=0, label=f"and {more} more"))
     figure.legend(
@@ -139,7 +141,7 @@ def _draw_head(
 
 
 def _draw_factor(axes: Axes, image: np.ndarray, labels: tuple[str, ...], cell: float) -> None:
-    """One matrix: an image (rows, R, 3) with the names of its rows, where there is room."""
+    """One matrix: an image (rows, R, 3), uint8, with the names of its rows, where there is room."""
     rows, rank = image.shape[:2]
     axes.imshow(image, aspect="auto", interpolation="nearest")
     axes.set_xticks([])

@@ -25,13 +25,17 @@ def latex(factorization: Factorization) -> str:
 
 
 def _symbol(name: str) -> str:
-    """a_{12} for a12, a_{1,12} for a1_12, and an upright word for a name of another form."""
-    match = re.fullmatch(r"([A-Za-z]+)(\d+(?:_\d+)*)", name)
-    if not match:
-        return rf"\mathrm{{{name}}}".replace("_", r"\_")
-    letters, indices = match.groups()
-    letters = letters if len(letters) == 1 else rf"\mathrm{{{letters}}}"
-    return f"{letters}_{{{indices.replace('_', ',')}}}"
+    """a_{12} for a12, a_{1,12} for a1_12, a_{i} for a_i; words are set upright."""
+    letters, indices, word = re.fullmatch(r"([A-Za-z]+)(\d[\d_]*)?(?:_(\w+))?", name).groups()
+    symbol = _upright(letters)
+    if indices or word:
+        index = indices.replace("_", ",") if indices else _upright(word)
+        symbol += f"_{{{index}}}"
+    return symbol
+
+
+def _upright(word: str) -> str:
+    return word if len(word) == 1 else rf"\mathrm{{{word}}}".replace("_", r"\_")
 
 
 def _equation(line: str, names: dict[str, str]) -> str:
