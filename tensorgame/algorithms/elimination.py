@@ -17,9 +17,9 @@ import numpy as np
 
 LARGEST_PRIME = 2**20
 _BLOCK = 64
-# rint(x / p) is right for integers up to these, with a bit to spare.
+# rint(x / p) is right for integers up to this in float32, with a bit to spare. In float64 it is up
+# to 2^51, which no sum of 65 products of residues modulo LARGEST_PRIME reaches.
 _FLOAT32_SAFE = 2**22
-_FLOAT64_SAFE = 2**51
 
 
 def eliminate(matrix: np.ndarray, order: np.ndarray, prime: int) -> Elimination:
@@ -29,7 +29,12 @@ def eliminate(matrix: np.ndarray, order: np.ndarray, prime: int) -> Elimination:
       matrix: (rows, columns), any integer dtype, entries from 0 to prime - 1.
       order: a permutation of the columns; earlier ones are preferred as pivots.
       prime: at most ``LARGEST_PRIME``.
+
+    Raises:
+      ValueError: the prime is larger.
     """
+    if prime > LARGEST_PRIME:
+        raise ValueError(f"modulus is {prime}; it has to be at most {LARGEST_PRIME}")
     if prime == 2:
         return BinaryElimination(matrix, order)
     return PrimeElimination(matrix, order, prime)
@@ -203,7 +208,6 @@ class PrimeElimination(Elimination):
     def __init__(self, matrix: np.ndarray, order: np.ndarray, prime: int) -> None:
         largest = (_BLOCK + 1) * (prime // 2) ** 2 + prime
         self._dtype = np.float32 if largest <= _FLOAT32_SAFE else np.float64
-        assert largest <= _FLOAT64_SAFE, f"{prime} is too large for elimination"
         super().__init__(matrix, order, prime)
 
     def _store(self, matrix: np.ndarray) -> np.ndarray:

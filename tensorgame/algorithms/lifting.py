@@ -149,7 +149,7 @@ class _Search:
                 continue
             reason = f"exact over {lifted.ring} after attempt {attempt} modulo {p}^{digits}"
             best, best_size = Lift(lifted, reason), size
-            if size <= (1, self._smallest_possible(start, change)):
+            if size <= (1, self._smallest_possible(start, change, digits)):
                 break
         return best
 
@@ -165,10 +165,10 @@ class _Search:
         ranks = -totals * self._rng.uniform(0.5, 1.5, totals.size)
         return np.lexsort([ties, -sizes, ranks[vectors], sizes == 0])
 
-    def _smallest_possible(self, start: np.ndarray, change: np.ndarray) -> int:
+    def _smallest_possible(self, start: np.ndarray, change: np.ndarray, digits: int) -> int:
         """A lower bound for the largest coefficient of the integer lifts of these residues."""
         p = self._prime
-        if self._brent.exact(start, 1) is not None:
+        if digits == 1:
             return int(np.abs(start).max())
         # With the nonzero residues as first pivots, a zero changes only where it has to.
         if p == 2 and change[start == 0].any():
@@ -277,7 +277,7 @@ class _BrentEquations:
         if bound > _INT64_MAX:
             exact = object
         sums = (pairs.astype(exact) @ w.T.astype(exact)).ravel() % modulus
-        error = (self._target.tensor.ravel() - sums.astype(np.int64)) % modulus
+        error = (self._target.tensor.ravel() % modulus - sums.astype(np.int64)) % modulus
         return error // self._prime**k
 
     def jacobian(self) -> np.ndarray:
