@@ -70,6 +70,7 @@ def skew_matvec(n: int) -> Target:
         name,
         _triangular("a", n, -1),
         _vector("b", n),
+        c_labels=numbered("c", n, start=1),
         trivial_rank=n * (n - 1),
         known=known_from({"Z": Record(rank, "AlphaTensor 2022" if n > 2 else "schoolbook")}),
     )
@@ -88,6 +89,7 @@ def symmetric_matvec(n: int) -> Target:
         name,
         _triangular("a", n, 1),
         _vector("b", n),
+        c_labels=numbered("c", n, start=1),
         trivial_rank=n * n,
         known=known_from({"Z": Record(rank, "one product for each free entry")}),
     )
@@ -219,6 +221,7 @@ def _matrix_product(
     trivial_rank: int,
     known: Callable[[str], Record],
     lower_bound: int | None = None,
+    c_labels: tuple[str, ...] | None = None,
 ) -> Target:
     """The product C of two matrices, C listed column by column."""
     n, p = left.index.shape[0], right.index.shape[1]
@@ -227,8 +230,8 @@ def _matrix_product(
         c = left.fill(a) @ right.fill(b)
         return c.swapaxes(-1, -2).reshape(*c.shape[:-2], p * n)
 
-    c_labels = _entry_names("c", *np.indices((n, p)).swapaxes(1, 2))
-    labels = (left.labels, right.labels, c_labels if p > 1 else numbered("c", n, start=1))
+    transposed = _entry_names("c", *np.indices((n, p)).swapaxes(1, 2))
+    labels = (left.labels, right.labels, c_labels or transposed)
     return Target(
         name=name,
         labels=labels,

@@ -155,10 +155,11 @@ def quaternion() -> Target:
 def _polynomial_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """The coefficients (..., n + m - 1) of the products of polynomials (..., n) and (..., m)."""
     n, m = a.shape[-1], b.shape[-1]
-    padding = [(0, 0)] * (b.ndim - 1) + [(n - 1, n - 1)]
     # Row k holds b_k, b_(k-1), ..., with zeros where there is no such coefficient.
-    rows = np.arange(n + m - 1)[:, None] - np.arange(n) + n - 1
-    return (np.pad(b, padding)[..., rows] @ a[..., None])[..., 0]
+    index = np.arange(n + m - 1)[:, None] - np.arange(n)
+    exists = ((index >= 0) & (index < m)).astype(np.int64)
+    rows = b[..., index % m] * exists
+    return (rows @ a[..., None])[..., 0]
 
 
 # One function a family; its docstring is what users are told, the first line in tables.
@@ -219,10 +220,10 @@ def _read(name: str, file: str) -> np.ndarray:
     if Path(file).suffix not in (".npy", ".npz"):
         raise ValueError(f"{name!r} names no .npy or .npz file; {_FILE_PATTERN} reads these")
     try:
-        content = np.load(file, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            return content
-        with content:
+        with open(file, "rb") as stream:
+            content = np.load(stream, allow_pickle=False)
+            if isinstance(content, np.ndarray):
+                return content
             keys = content.files
             if len(keys) == 1 or "tensor" in keys:
                 return content[keys[0] if len(keys) == 1 else "tensor"]
