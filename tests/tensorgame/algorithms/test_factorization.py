@@ -381,6 +381,15 @@ def test_huge_gaussian_coefficients_that_cancel_are_proved():
         dataclasses.replace(f, w=f.w + np.array([[[0, 0], [0, -1], [0, 0]]])).check()
 
 
+def test_the_four_parts_of_a_gaussian_product_cannot_overflow_together():
+    # (1 + i)(1 - i)(1 + i) = 2 + 2i, though no part of it exceeds 1. With its conjugate and one
+    # more product, 2**63 + 1 is to be told from what it is when wrapped.
+    u, v, w = (np.array([[[x, y], [x, -y], [1, 0]]]) for x, y in ((2**61, 2**61), (1, -1), (1, 1)))
+    target = from_tensor("wrapped", np.array([[[1 - 2**63]]]))
+    with pytest.raises(IncorrectFactorization, match=f"is {2**63 + 1}, not {1 - 2**63}"):
+        Factorization(target=target, u=u, v=v, w=w).check()
+
+
 def test_denominators_whose_cube_exceeds_64_bits():
     target, d = from_tensor("number", np.array([[[3**5]]])), 3**20
     f = Factorization(target=target, denominator=d, u=[[3**39]], v=[[1]], w=[[3**26]])
@@ -697,18 +706,18 @@ def test_equations_with_other_coefficients():
         w=[[-2, 0, 1]],
     )
     assert f.equations() == (
-        "m1 = (2·a11 − 3·a12) b21\nm2 = (−a12) b11\nm3 = (−a11) b11\nc11 = −2·m1 + m3"  # noqa: RUF001
+        "m1 = (2·a11 − 3·a12) b21\nm2 = (−a12) b11\nm3 = (−a11) b11\nc1 = −2·m1 + m3"  # noqa: RUF001
     )
 
 
 def test_equations_modulo_p_use_the_smallest_representatives():
     f = Factorization(target=matmul(1, 1, 1), modulus=5, u=[[4]], v=[[3]], w=[[2]])
-    assert f.equations() == "All arithmetic is mod 5.\nm1 = (−a11)(−2·b11)\nc11 = 2·m1"  # noqa: RUF001
+    assert f.equations() == "All arithmetic is mod 5.\nm1 = (−a11)(−2·b11)\nc1 = 2·m1"  # noqa: RUF001
 
 
 def test_equations_with_fractions():
     f = Factorization(target=matmul(1, 2, 1), denominator=6, u=[[3], [-6]], v=[[4], [0]], w=[[-1]])
-    assert f.equations() == "m1 = (1/2·a11 − a12)(2/3·b11)\nc11 = −1/6·m1"  # noqa: RUF001
+    assert f.equations() == "m1 = (1/2·a11 − a12)(2/3·b11)\nc1 = −1/6·m1"  # noqa: RUF001
 
 
 def test_equations_of_complex_numbers():
