@@ -3,7 +3,8 @@
 NumPy pickles an array of arrays as calls of three of its own functions. Here these names stand for
 two small classes that only keep their arguments, any other name is refused, and the arrays are then
 built from plain bytes of a known type. So no pickle can run anything, not even in NumPy, whose own
-reconstruction trusts the sizes and flags that it is given.
+reconstruction trusts the sizes and flags that it is given. Instructions that such pickles do not
+need are refused as well: some make `pickle` take all memory.
 """
 
 from __future__ import annotations
@@ -11,13 +12,19 @@ from __future__ import annotations
 import io
 import math
 import pickle
-from typing import BinaryIO
+import pickletools
+import re
 
 import numpy as np
 
 _NDARRAY = "numpy.ndarray"
 _NUMBERS = {f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)} | {"f2", "f4", "f8"}
 _OBJECTS = {"O", "O4", "O8"}
+_INSTRUCTIONS = re.compile(
+    "PROTO|FRAME|STOP|GLOBAL|STACK_GLOBAL|REDUCE|BUILD|MARK|NONE|NEWTRUE|NEWFALSE|BININT[12]?|"
+    "(SHORT_)?BINUNICODE|(SHORT_)?BINBYTES|BINBYTES8|EMPTY_TUPLE|TUPLE[123]?|EMPTY_LIST|APPENDS?|"
+    "(LONG_)?BINPUT|(LONG_)?BINGET|MEMOIZE"
+)
 
 
 def read(content: bytes) -> np.ndarray | list[np.ndarray]:
@@ -36,12 +43,19 @@ def read(content: bytes) -> np.ndarray | list[np.ndarray]:
     else:
         raise ValueError(f"an array is stored in version {version} of .npy; 1.0 or 2.0 is read")
     if dtype == np.dtype(object):
-        return _unpickle(stream)
+        return _unpickle(stream.read())
     return _array(dtype, shape, fortran, stream.read())
 
 
-def _unpickle(stream: BinaryIO) -> list[np.ndarray]:
-    value = _Unpickler(stream).load()
+def _unpickle(content: bytes) -> list[np.ndarray]:
+    for instruction, argument, _ in pickletools.genops(content):
+        if not _INSTRUCTIONS.fullmatch(instruction.name):
+            raise ValueError(
+                f"a pickle has the instruction {instruction.name}; only arrays are read"
+            )
+        if instruction.name in ("FRAME", "LONG_BINPUT") and argument > len(content):
+            raise ValueError(f"a pickle claims the size {argument}, more than there is of it")
+    value = _Unpickler(io.BytesIO(content)).load()
     arrays = value.content if isinstance(value, _Array) else None
     if not isinstance(arrays, list) or len(arrays) != 3:
         raise ValueError("a pickle holds something else than the three arrays u, v, w")
