@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -65,9 +66,6 @@ class Elimination(abc.ABC):
 
     Attributes:
       unused: (rows,) bool, the rows without pivot, where a reduced right-hand side has to vanish.
-      kernel: (nullity, columns) int64, a basis of the kernel, in the given order of the free
-        columns; each vector uses its free column and pivots that come before it only. Entries are
-        residues in (-p/2, p/2].
     """
 
     _columns_per_item: int
@@ -76,6 +74,7 @@ class Elimination(abc.ABC):
         rows, columns = matrix.shape
         self._prime = prime
         self._columns = columns
+        self._order = order
         self._blocks: list[_Block] = []
         self.unused = np.ones(rows, dtype=bool)
         stored = self._store(matrix[:, order])
@@ -88,16 +87,24 @@ class Elimination(abc.ABC):
                 self._apply(block, rest)
                 self._blocks.append(block)
                 positions.append(start + block.columns)
-        pivot_positions = np.concatenate([np.zeros(0, np.int64), *positions])
-        self._pivot_rows = np.concatenate(
-            [np.zeros(0, np.int64), *(block.pivots for block in self._blocks)]
-        )
-        self._pivot_columns = order[pivot_positions]
-        free = np.delete(np.arange(columns), pivot_positions)
-        self.kernel = np.zeros((len(free), columns), dtype=np.int64)
-        self.kernel[np.arange(len(free)), order[free]] = 1
-        entries = self._load(stored[self._pivot_rows], columns)[:, free]
-        self.kernel[:, self._pivot_columns] = residues(-entries.T.astype(np.int64), prime)
+        pivots = [block.pivots for block in self._blocks]
+        self._pivot_rows = np.concatenate([np.zeros(0, np.int64), *pivots])
+        self._pivot_positions = np.concatenate([np.zeros(0, np.int64), *positions])
+        self._echelon = stored[self._pivot_rows]
+
+    @functools.cached_property
+    def kernel(self) -> np.ndarray:
+        """A basis of the kernel: (nullity, columns) int64, residues in (-p/2, p/2].
+
+        It is in the given order of the free columns; each vector uses its free column and pivots
+        that come before it only.
+        """
+        free = np.delete(np.arange(self._columns), self._pivot_positions)
+        kernel = np.zeros((len(free), self._columns), dtype=np.int64)
+        kernel[np.arange(len(free)), self._order[free]] = 1
+        entries = self._load(self._echelon, self._columns)[:, free].T.astype(np.int64)
+        kernel[:, self._order[self._pivot_positions]] = residues(-entries, self._prime)
+        return kernel
 
     def reduce(self, sides: np.ndarray) -> np.ndarray:
         """Applies the row operations to right-hand sides.
@@ -126,7 +133,8 @@ class Elimination(abc.ABC):
         if reduced[self.unused].any():
             return None
         solution = np.zeros(self._columns, dtype=np.int64)
-        solution[self._pivot_columns] = residues(reduced[self._pivot_rows], self._prime)
+        values = residues(reduced[self._pivot_rows], self._prime)
+        solution[self._order[self._pivot_positions]] = values
         return solution
 
     @abc.abstractmethod
