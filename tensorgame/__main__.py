@@ -256,10 +256,7 @@ def _lines(d: Description) -> Iterable[tuple[str, str]]:
     yield "coefficients", f"{listed}{more}"
     if d.growth is not None:
         text = f"{d.growth}" if d.growth.denominator == 1 else f"{float(d.growth):.6g} = {d.growth}"
-        yield (
-            "growth factor",
-            f"{text} = sum of |u|\N{SUPERSCRIPT TWO}|v|\N{SUPERSCRIPT TWO}|w|\N{SUPERSCRIPT TWO}",
-        )
+        yield "growth factor", f"{text} = sum of |u|^2 |v|^2 |w|^2"
     yield "proof", d.proof
     yield "", d.valid
 

@@ -57,7 +57,7 @@ def describe(factorization: Factorization, *, attempts: int = 1, seed: int = 0) 
 
     Args:
       factorization: the algorithm.
-      attempts: see `reduce_additions`; 100 save 2 to 5 % more than one.
+      attempts: see `reduce_additions`; 100 save 1 to 5 % more than one.
       seed: the same.
 
     Raises:

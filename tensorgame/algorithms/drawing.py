@@ -17,14 +17,25 @@ if TYPE_CHECKING:
 # Lengths in inches. The cells of a wide picture shrink until they are two pixels wide.
 _WIDTH, _LARGEST_CELL, _SMALLEST_CELL = 14.0, 0.3, 0.014
 _NARROWEST, _SIDE, _HEAD, _FOOT, _GAP = 4.4, 0.8, 0.8, 0.6, 0.25
+# The largest size of type, for one letter an inch, at which a title stays within the picture.
+_TITLE_POINTS = 115
 # Below these sizes of cells there are no names of rows, and no lines between cells.
 _CELL_WITH_NAME, _CELL_WITH_LINE = 0.12, 0.05
 _PIXELS = 150
-_LEGEND_ENTRIES = 12
+_LEGEND_ENTRIES, _LEGEND_PATCH, _LEGEND_LETTER = 12, 0.4, 0.08
 
-# Red, orange, blue and green for positive multiples of 1, i, -1 and -i.
+# For positive multiples of 1, 1+i, i, -1+i and so on, an eighth of a turn each.
 _HUES = np.array(
-    [(0.698, 0.094, 0.169), (0.878, 0.510, 0.078), (0.129, 0.400, 0.674), (0.106, 0.471, 0.216)]
+    [
+        (0.70, 0.09, 0.17),
+        (0.84, 0.25, 0.60),
+        (0.49, 0.18, 0.62),
+        (0.32, 0.33, 0.78),
+        (0.13, 0.40, 0.67),
+        (0.00, 0.55, 0.60),
+        (0.11, 0.47, 0.22),
+        (0.90, 0.58, 0.05),
+    ]
 )
 
 
@@ -32,9 +43,9 @@ def draw(factorization: Factorization, path: str | os.PathLike[str]) -> None:
     """Draws u, v and w as matrices of coloured cells, after Fig. 4 of the AlphaTensor paper.
 
     Rows are the entries of a, b and c, columns the products. Zero is white, positive numbers are
-    red and negative ones blue; multiples of i are orange and of -i green, with mixtures between,
-    and the larger of two numbers is the darker. Residues modulo p stand for the integers of
-    smallest size.
+    red and negative ones blue; multiples of i are purple and of -i green, with other colours
+    between, and the larger of two numbers is the darker. Residues modulo p stand for the integers
+    of smallest size.
 
     Args:
       factorization: any; it is not checked.
@@ -53,7 +64,10 @@ def draw(factorization: Factorization, path: str | os.PathLike[str]) -> None:
     width = max(rank * cell + 2 * _SIDE, _NARROWEST)
     height = _HEAD + rows * cell + 2 * _GAP + _FOOT
     figure = Figure(figsize=(width, height))
-    _draw_head(figure, factorization, values, counts, colours)
+    title = factorization.summary()
+    size = min(11, _TITLE_POINTS * width / len(title))
+    figure.text(0.5, 1 - 0.25 / height, title, size=size, ha="center", va="center")
+    _draw_legend(figure, values, counts, colours, factorization.denominator)
     left, y = (width - rank * cell) / 2, height - _HEAD
     for letter, index, labels in zip("uvw", indices, factorization.target.labels, strict=True):
         tall = len(index) * cell
@@ -90,10 +104,10 @@ def _cells(factorization: Factorization) -> tuple[np.ndarray, np.ndarray, list[n
 def _colours(values: np.ndarray) -> np.ndarray:
     """Colours of Gaussian integers (N, 2): RGB (N, 3), uint8."""
     numbers = values[:, 0] + 1j * values[:, 1]
-    turn = np.angle(numbers) / (np.pi / 2) % 4
-    before = turn.astype(int) % 4
+    turn = np.angle(numbers) / (np.pi / 4) % 8
+    before = turn.astype(int) % 8
     share = (turn % 1)[:, None]
-    hues = (1 - share) * _HUES[before] + share * _HUES[(before + 1) % 4]
+    hues = (1 - share) * _HUES[before] + share * _HUES[(before + 1) % 8]
     # By order of size: next to a single large number all others would fade otherwise.
     sizes, order = np.unique(np.abs(numbers[numbers != 0]).round(6), return_inverse=True)
     strengths = np.zeros(len(numbers))
@@ -101,36 +115,30 @@ def _colours(values: np.ndarray) -> np.ndarray:
     return (255 * (1 - strengths[:, None] * (1 - hues))).round().astype(np.uint8)
 
 
-def _draw_head(
-    figure: Figure,
-    factorization: Factorization,
-    values: np.ndarray,
-    counts: np.ndarray,
-    colours: np.ndarray,
+def _draw_legend(
+    figure: Figure, values: np.ndarray, counts: np.ndarray, colours: np.ndarray, denominator: int
 ) -> None:
-    """The title, and what the colours mean."""
+    """What the colours mean: for all numbers if they fit, or else for those that occur most."""
     from matplotlib.patches import Patch
 
-    height = figure.get_size_inches()[1]
-    place = {"ha": "center", "va": "center"}
-    figure.text(0.5, 1 - 0.25 / height, factorization.summary(), size=11, **place)
-    shown = np.flatnonzero(values.any(axis=1))
-    # All that fit, or else those that occur most often; in increasing order either way.
-    shown = np.sort(shown[np.argsort(-counts[shown], kind="stable")][:_LEGEND_ENTRIES])
+    width, height = figure.get_size_inches()
+    texts = [number_text(*value, denominator) for value in values.tolist()]
+    nonzero = np.flatnonzero(values.any(axis=1))
+    room = int(width / (_LEGEND_PATCH + _LEGEND_LETTER * max(map(len, texts))))
+    most = min(_LEGEND_ENTRIES, room)
+    if len(nonzero) > most:
+        most = max(1, most - 1)
     handles = []
-    for n in shown:
-        text = number_text(*values[n].tolist(), factorization.denominator)
-        label = text.replace("-", "\N{MINUS SIGN}")
-        handles.append(
-            Patch(facecolor=colours[n] / 255, edgecolor="0.6", linewidth=0.5, label=label)
-        )
-    if more := np.count_nonzero(values.any(axis=1)) - len(shown):
+    for n in np.sort(nonzero[np.argsort(-counts[nonzero], kind="stable")][:most]):
+        style = {"facecolor": colours[n] / 255, "edgecolor": "0.6", "linewidth": 0.5}
+        handles.append(Patch(label=texts[n].replace("-", "\N{MINUS SIGN}"), **style))
+    if more := len(nonzero) - len(handles):
         handles.append(Patch(alpha=0, label=f"and {more} more"))
     figure.legend(
         handles=handles,
         loc="center",
         bbox_to_anchor=(0.5, 1 - 0.55 / height),
-        ncols=len(handles),
+        ncols=max(1, len(handles)),
         frameon=False,
         fontsize=9,
         handlelength=0.9,

@@ -27,11 +27,9 @@ def latex(factorization: Factorization) -> str:
 def _symbol(name: str) -> str:
     """a_{12} for a12, a_{1,12} for a1_12, a_{i} for a_i; words are set upright."""
     letters, indices, word = re.fullmatch(r"([A-Za-z]+)(\d[\d_]*)?(?:_(\w+))?", name).groups()
-    symbol = _upright(letters)
-    if indices or word:
-        index = indices.replace("_", ",") if indices else _upright(word)
-        symbol += f"_{{{index}}}"
-    return symbol
+    index = [indices.replace("_", ",")] if indices else []
+    index += [_upright(word)] if word else []
+    return _upright(letters) + (f"_{{{','.join(index)}}}" if index else "")
 
 
 def _upright(word: str) -> str:

@@ -48,7 +48,7 @@ def test_zero_is_white_and_signs_are_red_and_blue():
     assert (minus_two < minus_one).all()
     assert len({tuple(c) for c in colours}) == len(values)
     assert minus_i[1] == minus_i.max()
-    assert i[0] > i[1] > i[2]
+    assert i[2] > i[0] > i[1]
 
 
 def test_complex_and_many_coefficients_and_large_residues(tmp_path):

@@ -54,6 +54,7 @@ def test_a_small_algorithm_in_full():
         ({"u": [[0, -2]]}, r"m_{2} &= (-2\,a_{1}) b_{1}"),
         ({"modulus": 3}, r"&\text{All arithmetic is mod"),
         ({"labels": (("x1_12",), ("re1",), ("out",))}, r"m_{1} &= x_{1,12} \mathrm{re}_{1}"),
+        ({"labels": (("a_re",), ("b_i",), ("c",))}, r"m_{1} &= a_{\mathrm{re}} b_{i}"),
         ({"labels": (("x1",), ("y",), ("out_c",))}, r"\mathrm{out}_{c} &= m_{1} + m_{2}"),
     ],
 )
