@@ -2,8 +2,8 @@
 
     python benchmarks/lifting.py
 
-Lifts all algorithms modulo 2 that were released with the AlphaTensor paper and the schoolbook
-algorithm for <5,5,5>, each in a process of its own. One JSON line for each.
+Lifts the algorithms modulo 2 that were released with the AlphaTensor paper, each in a process of
+its own. One JSON line for each.
 """
 
 import argparse
@@ -17,12 +17,8 @@ import time
 import numpy as np
 from reporting import commit, cpu_name, report
 
-from tensorgame import targets
 from tensorgame.algorithms import released
-from tensorgame.algorithms.factorization import Factorization
 from tensorgame.algorithms.lifting import try_lift
-
-_SCHOOLBOOK = "schoolbook:5,5,5:mod2"
 
 
 def main() -> None:
@@ -45,10 +41,8 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    every = [*(name for name in released.names() if name.endswith(":mod2")), _SCHOOLBOOK]
-    parser.add_argument(
-        "--names", nargs="+", default=every, help="released names (all modulo 2, and schoolbook)"
-    )
+    every = [name for name in released.names() if name.endswith(":mod2")]
+    parser.add_argument("--names", nargs="+", default=every, help="released names (all modulo 2)")
     parser.add_argument("--attempts", type=int, default=20, help="random choices of pivots (20)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=pathlib.Path, help="file that the lines are appended to")
@@ -58,7 +52,7 @@ def _parse() -> argparse.Namespace:
 
 def _measure(name: str, attempts: int, seed: int) -> dict[str, object]:
     """The line of one algorithm."""
-    found = _schoolbook(5) if name == _SCHOOLBOOK else released.load(name)
+    found = released.load(name)
     began = time.perf_counter()
     outcome = try_lift(found, attempts=attempts, seed=seed)
     seconds = time.perf_counter() - began
@@ -79,15 +73,6 @@ def _measure(name: str, attempts: int, seed: int) -> dict[str, object]:
         "attempts": attempts,
         "seed": seed,
     }
-
-
-def _schoolbook(n: int) -> Factorization:
-    """One product for each pair of entries."""
-    target = targets.matmul(n, n, n)
-    pairs = np.argwhere(target.tensor.any(axis=2))
-    u, v = np.eye(n * n, dtype=int)[:, pairs.T].transpose(1, 0, 2)
-    w = target.tensor[pairs[:, 0], pairs[:, 1]].T
-    return Factorization(target=target, modulus=2, u=u, v=v, w=w)
 
 
 if __name__ == "__main__":

@@ -92,7 +92,8 @@ def try_lift(
       seed: the result is a function of this seed and the other arguments.
 
     Returns:
-      The first lift over Z whose coefficients are as small as the residues allow, which is
+      The factorization itself if its residues closest to zero are exact over Z, or else the first
+      lift over Z whose coefficients are as small as the residues allow, which is
       {-1, 0, 1} modulo 2 where signs suffice; or else the one of all attempts with the smallest
       denominator and, among these, the smallest largest coefficient.
 
@@ -132,6 +133,9 @@ class _Search:
     def run(self, attempts: int) -> Lift:
         """Makes attempts until one is as good as it can be."""
         p, brent = self._prime, self._brent
+        as_it_is = brent.exact(brent.solution, 1)
+        if as_it_is is not None and as_it_is.denominator == 1:
+            return Lift(as_it_is, "exact over Z as it is, with the residues closest to zero")
         best = Lift(None, f"not liftable along the paths of {attempts} attempts")
         best_size = (math.inf, math.inf)
         for attempt in range(1, attempts + 1):
@@ -149,7 +153,7 @@ class _Search:
                 continue
             reason = f"exact over {lifted.ring} after attempt {attempt} modulo {p}^{digits}"
             best, best_size = Lift(lifted, reason), size
-            if size <= (1, self._smallest_possible(start, change, digits)):
+            if size <= (1, self._smallest_possible(start, change)):
                 break
         return best
 
@@ -165,11 +169,12 @@ class _Search:
         ranks = -totals * self._rng.uniform(0.5, 1.5, totals.size)
         return np.lexsort([ties, -sizes, ranks[vectors], sizes == 0])
 
-    def _smallest_possible(self, start: np.ndarray, change: np.ndarray, digits: int) -> int:
-        """A lower bound for the largest coefficient of the integer lifts of these residues."""
+    def _smallest_possible(self, start: np.ndarray, change: np.ndarray) -> int:
+        """A lower bound for the largest coefficient of the integer lifts of these residues.
+
+        Those closest to zero are no lift themselves; ``change`` is what solves the first step.
+        """
         p = self._prime
-        if digits == 1:
-            return int(np.abs(start).max())
         # With the nonzero residues as first pivots, a zero changes only where it has to.
         if p == 2 and change[start == 0].any():
             return 2

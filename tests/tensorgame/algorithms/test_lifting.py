@@ -182,7 +182,7 @@ def test_the_integers_behind_small_residues_come_back(prime):
     outcome = try_lift(f, attempts=1)
     assert_lifts(outcome.factorization, f)
     assert outcome.factorization.coefficients() == (-1, 0, 1)
-    assert outcome.reason == f"exact over Z after attempt 1 modulo {prime}^1"
+    assert outcome.reason == "exact over Z as it is, with the residues closest to zero"
 
 
 def test_units_within_products_are_no_obstacle():
