@@ -155,11 +155,11 @@ def quaternion() -> Target:
 def _polynomial_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """The coefficients (..., n + m - 1) of the products of polynomials (..., n) and (..., m)."""
     n, m = a.shape[-1], b.shape[-1]
-    # Row k holds b_k, b_(k-1), ..., with zeros where there is no such coefficient.
-    index = np.arange(n + m - 1)[:, None] - np.arange(n)
-    exists = ((index >= 0) & (index < m)).astype(np.int64)
-    rows = b[..., index % m] * exists
-    return (rows @ a[..., None])[..., 0]
+    batch = np.broadcast_shapes(a.shape[:-1], b.shape[:-1])
+    c = np.zeros((*batch, n + m - 1), np.result_type(a, b))
+    for i in range(n):
+        c[..., i : i + m] += a[..., i, None] * b
+    return c
 
 
 # One function a family; its docstring is what users are told, the first line in tables.

@@ -401,6 +401,18 @@ KARATSUBA = {
 }
 
 
+def in_halves(u, w):
+    """Polynomials of twice as many coefficients, as linear polynomials of polynomials."""
+    (outer_u, outer_w), length = KARATSUBA[2], len(w)
+    folded = np.zeros((2 * length + 1, 3 * w.shape[1]), int)
+    for at, rows in enumerate(np.kron(outer_w, w).reshape(3, length, -1)):
+        folded[at * len(u) : at * len(u) + length] += rows
+    return np.kron(outer_u, u), folded
+
+
+KARATSUBA[4] = in_halves(*KARATSUBA[2])
+
+
 def modulo_irreducible(*coefficients):
     """Modulo the monic polynomial with these lower coefficients, from the constant term on."""
     degree = len(coefficients)
@@ -444,6 +456,7 @@ def by_remainders(name, p, factors):
     return proved(name, u % p, v % p, np.concatenate(parts, axis=1) % p, modulus=p)
 
 
+QUARTICS = [modulo_irreducible(1, 1, 0, 0), modulo_irreducible(1, 0, 0, 1)]
 CUBICS = [modulo_irreducible(1, 1, 0), modulo_irreducible(1, 0, 1)]  # modulo 2
 TRIPLE_POINTS = [at_point(0, 3), at_point(1, 3)]
 
@@ -470,11 +483,16 @@ class TestPolynomialRecordsProvedByRemainders:
     @pytest.mark.parametrize(
         ("n", "rank", "factors"),
         [
-            (8, 26, [*TRIPLE_POINTS, modulo_irreducible(1, 1), *CUBICS, at_point(None)]),
-            (9, 30, [*TRIPLE_POINTS, modulo_irreducible(1, 1), *CUBICS, at_point(None, 3)]),
+            (8, 26, [at_point(None)]),
+            (9, 30, [at_point(None, 3)]),
+            (10, 35, [at_point(None), QUARTICS[0]]),
+            (11, 39, [at_point(None, 3), QUARTICS[0]]),
+            (12, 44, [at_point(None), *QUARTICS]),
+            (13, 48, [at_point(None, 3), *QUARTICS]),
         ],
     )
     def test_chinese_remainders_modulo_2(self, n, rank, factors):
+        factors = [*TRIPLE_POINTS, modulo_irreducible(1, 1), *CUBICS, *factors]
         assert by_remainders(f"polynomial:{n},{n}", 2, factors) == rank
         assert targets.polynomial(n, n).known("Z_2").rank == rank
 
