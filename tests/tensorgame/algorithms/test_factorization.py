@@ -698,26 +698,35 @@ def test_strassen_equations():
     assert strassen().equations() == STRASSEN_TEXT
 
 
+DOT = from_tensor("dot", np.eye(2, dtype=int)[..., None])
+
+
 def test_equations_with_other_coefficients():
     f = Factorization(
-        target=matmul(1, 2, 1),
+        target=DOT,
         u=[[2, 0, -1], [-3, -1, 0]],
         v=[[0, 1, 1], [1, 0, 0]],
         w=[[-2, 0, 1]],
     )
     assert f.equations() == (
-        "m1 = (2·a11 − 3·a12) b21\nm2 = (−a12) b11\nm3 = (−a11) b11\nc1 = −2·m1 + m3"  # noqa: RUF001
+        "m1 = (2·a1 − 3·a2) b2\nm2 = (−a2) b1\nm3 = (−a1) b1\nc1 = −2·m1 + m3"  # noqa: RUF001
     )
 
 
 def test_equations_modulo_p_use_the_smallest_representatives():
-    f = Factorization(target=matmul(1, 1, 1), modulus=5, u=[[4]], v=[[3]], w=[[2]])
-    assert f.equations() == "All arithmetic is mod 5.\nm1 = (−a11)(−2·b11)\nc1 = 2·m1"  # noqa: RUF001
+    f = Factorization(target=DOT, modulus=5, u=[[4], [0]], v=[[0], [3]], w=[[2]])
+    assert f.equations() == "All arithmetic is mod 5.\nm1 = (−a1)(−2·b2)\nc1 = 2·m1"  # noqa: RUF001
 
 
 def test_equations_with_fractions():
-    f = Factorization(target=matmul(1, 2, 1), denominator=6, u=[[3], [-6]], v=[[4], [0]], w=[[-1]])
-    assert f.equations() == "m1 = (1/2·a11 − a12)(2/3·b11)\nc1 = −1/6·m1"  # noqa: RUF001
+    f = Factorization(target=DOT, denominator=6, u=[[3], [-6]], v=[[4], [0]], w=[[-1]])
+    assert f.equations() == "m1 = (1/2·a1 − a2)(2/3·b1)\nc1 = −1/6·m1"  # noqa: RUF001
+
+
+def test_equations_with_sums_as_coefficients():
+    u, v, w = [[[1, -1]], [[-1, -1]]], [[[0, -2]], [[0, 0]]], [[[0, 0]]]
+    f = Factorization(target=DOT, u=u, v=v, w=w)
+    assert f.equations() == "m1 = ((1−i)·a1 + (−1−i)·a2)(−2i·b1)\nc1 = 0"  # noqa: RUF001
 
 
 def test_equations_of_complex_numbers():
