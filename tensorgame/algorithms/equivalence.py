@@ -5,7 +5,7 @@ within a product, and the maps of `tensorgame.algorithms.symmetries`: sandwichin
 the coefficients (Q for Z; Q[i] if either algorithm is complex; Z_p), rotation and transposition.
 For each of the at most six ways to turn the sizes of one into those of the other, `compare` first
 looks at invariants and then searches for the sandwiching (`tensorgame.algorithms.sandwich_search`).
-For other targets only permutation and scaling are decided; invariants may show more.
+For other targets only permutation and scaling are decided; invariants may show more. Products of zero are left aside.
 
 Verdicts are proved: an equivalence by exact arithmetic on the transformation found, the opposite by
 an invariant or by a search that was exhausted.
@@ -49,7 +49,7 @@ class Comparison:
     witness: Transformation | None = None
 
 
-def compare(first: Factorization, second: Factorization, *, budget: int = 20_000) -> Comparison:
+def compare(first: Factorization, second: Factorization, *, budget: int = 5_000) -> Comparison:
     """Decides whether a symmetry of the target takes the first algorithm to the second.
 
     Algorithms for <n, m, p> and for its sizes in another order are compared too, by rotating and
@@ -59,8 +59,8 @@ def compare(first: Factorization, second: Factorization, *, budget: int = 20_000
     Args:
       first: a correct algorithm.
       second: another one.
-      budget: how many pairs of products the search may try to match, over all six symmetries; ten
-        thousand take half a minute or so for <4, 4, 4>.
+      budget: how many matches of products the search may try, over all six symmetries; the default
+        takes about a minute for <4, 4, 4>.
 
     Raises:
       IncorrectFactorization: one of them is wrong.
@@ -70,30 +70,9 @@ def compare(first: Factorization, second: Factorization, *, budget: int = 20_000
         raise ValueError(f"budget is {budget}; it has to be at least 0")
     first.check()
     second.check()
-    if first.modulus != second.modulus:
-        return Comparison(
-            "not equivalent",
-            f"one is over {first.ring} and the other over {second.ring}, "
-            "fields of different characteristic",
-        )
-    lengths = [sizes(factorization.target) for factorization in (first, second)]
-    is_matmul = None not in lengths
-    same_target = (
-        sorted(lengths[0]) == sorted(lengths[1]) if is_matmul else first.target == second.target
-    )
-    if not same_target:
-        return Comparison(
-            "not equivalent",
-            f"their targets differ: {first.target.name} and {second.target.name}",
-        )
-    counts = [first.rank, second.rank]
-    if counts[0] == counts[1]:
-        nonzero = [_nonzero(factorization) for factorization in (first, second)]
-        counts = [factorization.rank for factorization in nonzero]
-    if counts[0] != counts[1]:
-        return Comparison(
-            "not equivalent", f"they have {counts[0]} and {counts[1]} products that are not zero"
-        )
+    difference = _obvious_difference(first, second)
+    if difference:
+        return Comparison("not equivalent", difference)
     permutation = matching(first, second) if first.target == second.target else None
     if permutation is not None:
         return Comparison(
@@ -101,9 +80,31 @@ def compare(first: Factorization, second: Factorization, *, budget: int = 20_000
             "their products are the same up to order and scaling",
             Transformation(transposed=False, rotations=0, sandwich=None, permutation=permutation),
         )
-    if is_matmul:
-        return _compare_matmul(first, second, *nonzero, budget)
-    return _compare_general(*nonzero)
+    if sizes(first.target) is not None:
+        return _compare_matmul(first, second, budget)
+    return _compare_general(_nonzero(first), _nonzero(second))
+
+
+def _obvious_difference(first: Factorization, second: Factorization) -> str:
+    """What is different about the field, the target or the number of products, or ""."""
+    if first.modulus != second.modulus:
+        return (
+            f"one is over {first.ring} and the other over {second.ring}, "
+            "fields of different characteristic"
+        )
+    lengths = [sizes(factorization.target) for factorization in (first, second)]
+    if None in lengths:
+        same_target = first.target == second.target
+    else:
+        same_target = sorted(lengths[0]) == sorted(lengths[1])
+    if not same_target:
+        return f"their targets differ: {first.target.name} and {second.target.name}"
+    if first.rank != second.rank:
+        return f"they have {first.rank} and {second.rank} products"
+    counts = [_nonzero(factorization).rank for factorization in (first, second)]
+    if counts[0] != counts[1]:
+        return f"they have {counts[0]} and {counts[1]} products that are not zero"
+    return ""
 
 
 def _nonzero(factorization: Factorization) -> Factorization:
@@ -136,11 +137,11 @@ def _compare_general(first: Factorization, second: Factorization) -> Comparison:
 def _compare_matmul(
     first: Factorization,
     second: Factorization,
-    nonzero_first: Factorization,
-    nonzero_second: Factorization,
     budget: int,
 ) -> Comparison:
+    """Compares algorithms for <n, m, p> with its sizes in any two orders."""
     is_complex = first.is_complex or second.is_complex
+    nonzero_first, nonzero_second = _nonzero(first), _nonzero(second)
     features = matmul_features(nonzero_second, is_complex)
     differing, searches = [], []
     for transposed, rotations in itertools.product((False, True), range(3)):

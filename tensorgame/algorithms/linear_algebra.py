@@ -96,7 +96,7 @@ def ranks(matrices: np.ndarray, modulus: int) -> np.ndarray:
     occur are minors, so Hadamard's bound says whether int64 holds them.
     """
     *batch, n, m = matrices.shape
-    flat = matrices.reshape(-1, n, m)
+    flat = matrices.reshape(math.prod(batch), n, m)
     if modulus:
         work = integers(flat, modulus)
     else:

@@ -22,7 +22,7 @@ import functools
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -53,10 +53,15 @@ _Systems = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 # Words of three products are built from the newest match and the first ones.
 _WORD_MATCHES = 4
-_TRIALS = 8
+# Classes, the smallest ones, among which the next product to match is chosen.
 _TRIED_CLASSES = 24
+# Elements of a space tried for an invertible one, and for a solution where they are too many.
+_TRIALS = 8
 _SAMPLES = 16
-# As many determinants prove that all solutions are singular.
+# So many choices of x, y, z over Z_p end the matching, and so many are gone through at its end.
+_FEW = 64
+_MAX_CHOICES = 4096
+# As many determinants may be taken to prove that all solutions are singular.
 _MAX_DETERMINANTS = 4096
 
 
@@ -274,7 +279,7 @@ class SandwichSearch:
                 systems = self._extended(matched, systems)
                 if systems is None:
                     continue
-            if len(matched) == len(order) or set(_freedom(systems)) == {self._degree}:
+            if len(matched) == len(order) or self._are_few(systems):
                 sandwich = self._solution(matched, systems)
                 if sandwich is not None:
                     return sandwich
@@ -282,6 +287,13 @@ class SandwichSearch:
             candidates = self._candidates(matched, order[len(matched)])
             stack.extend(((*matched, pair), systems) for pair in reversed(candidates))
         return None
+
+    def _are_few(self, systems: _Systems) -> bool:
+        """Whether x, y, z are unique up to scalars, or few enough to go through."""
+        freedom = _freedom(systems)
+        if self._modulus:
+            return self._modulus ** (sum(freedom) - 3) <= _FEW
+        return set(freedom) == {self._degree}
 
     def _candidates(self, matched: _Matched, r: int) -> list[tuple[int, int]]:
         """The matches of r that agree with all classes."""
@@ -341,46 +353,64 @@ class SandwichSearch:
 
     def _solution(self, matched: _Matched, systems: _Systems) -> _Sandwich | None:
         """x, y, z of these matches that take all products to products, proved."""
-        if self._excluded(systems):
-            return None
-        bases = [self._exact_basis(mode, matched) for mode in range(3)]
-        if not all(map(len, bases)):
-            return None
-        unique = all(len(basis) == self._degree for basis in bases)
-        for _ in range(1 if unique else _SAMPLES):
-            vectors = [basis[:1] if unique else self._sample(basis) for basis in bases]
-            samples = [_matrices(vector, self._degree)[0] for vector in vectors]
-            if any(inverse(sample, self._modulus) is None for sample in samples):
-                continue
-            sandwich = tuple(_plain(sample, self._degree) for sample in samples)
-            if self._is_right(sandwich):
-                return sandwich
-        self.gaps |= not unique
+        if set(_freedom(systems)) == {self._degree}:
+            vectors = [null_space(rows, self._prime)[:1] for rows in systems]
+            if not self._agree([_matrices(vector, self._degree)[0] for vector in vectors]):
+                return None
+        choices, complete = self._choices(matched)
+        for matrices in choices:
+            self.budget -= 1
+            if self.budget < 0:
+                return None
+            if self._agree(matrices):
+                sandwich = tuple(_plain(matrix, self._degree) for matrix in matrices)
+                if self._is_right(sandwich):
+                    return sandwich
+        self.gaps |= not complete
         return None
 
-    def _sample(self, basis: np.ndarray) -> np.ndarray:
-        high = min(self._modulus or 4, 4)
-        return reduced(self._rng.integers(0, high, (1, len(basis))) @ basis, self._modulus)
+    def _choices(self, matched: _Matched) -> tuple[Iterable[tuple[np.ndarray, ...]], bool]:
+        """Invertible exact solutions x, y, z, and whether these are all up to scalars."""
+        found = [self._invertible(self._exact_basis(mode, matched)) for mode in range(3)]
+        elements = [matrices for matrices, _ in found]
+        complete = all(flag for _, flag in found)
+        if not all(map(len, elements)):
+            return [], complete
+        if complete and math.prod(map(len, elements)) <= _MAX_CHOICES:
+            return itertools.product(*elements), True
+        picks = self._rng.integers(0, [len(matrices) for matrices in elements], (_SAMPLES, 3))
+        return [tuple(m[k] for m, k in zip(elements, pick, strict=True)) for pick in picks], False
 
-    def _excluded(self, systems: _Systems) -> bool:
-        """Whether x, y, z are determined, and do not do what they should modulo the prime.
+    def _invertible(self, basis: np.ndarray) -> tuple[np.ndarray, bool]:
+        """Invertible elements of a space of solutions, and whether these are all up to scalars."""
+        dimensions, complete = len(basis), True
+        if dimensions <= self._degree:
+            vectors = basis[:1]
+        elif self._modulus and self._modulus**dimensions <= _MAX_DETERMINANTS:
+            grid = itertools.product(range(self._modulus), repeat=dimensions)
+            vectors = np.array([c for c in grid if next(filter(None, c), 0) == 1]) @ basis
+        else:
+            low, high = (0, self._modulus) if self._modulus else (-2, 3)
+            vectors = self._rng.integers(low, high, (4 * _SAMPLES, dimensions)) @ basis
+            complete = False
+        matrices = _matrices(reduced(vectors, self._modulus), self._degree)
+        return matrices[ranks(matrices, self._modulus) == matrices.shape[1]], complete
 
-        If they are invertible modulo the prime, their scales are units, so that the reduction of
-        an equivalence is one.
+    def _agree(self, matrices: Sequence[np.ndarray]) -> bool:
+        """Whether x, y, z may do what they should; False if not so modulo the prime.
+
+        If they are invertible modulo the prime, then the scales of an equivalence are units, so
+        that its reduction is one. Otherwise nothing can be said.
         """
-        if set(_freedom(systems)) != {self._degree}:
-            return False
-        samples = [
-            _matrices(null_space(rows, self._prime)[:1], self._degree)[0] for rows in systems
-        ]
+        samples = [integers(matrix, self._prime) for matrix in matrices]
         inverses = [inverse(sample, self._prime) for sample in samples]
         if any(matrix is None for matrix in inverses):
-            return False
+            return True
         moved = []
         for mode, factor in enumerate(self._first.factors):
             half = reduced(samples[mode] @ integers(factor, self._prime), self._prime)
             moved.append(reduced(half @ inverses[(mode + 1) % 3], self._prime))
-        return Counter(_residue_keys(self._first, moved, self._prime)) != self._target_keys
+        return Counter(_residue_keys(self._first, moved, self._prime)) == self._target_keys
 
     def _is_right(self, sandwich: _Sandwich) -> bool:
         keys = image_keys(self._first.factorization, sandwich)
