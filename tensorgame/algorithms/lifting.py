@@ -43,7 +43,7 @@ from tensorgame.algorithms.elimination import LARGEST_PRIME, Elimination, elimin
 from tensorgame.algorithms.factorization import Factorization, IncorrectFactorization
 from tensorgame.targets import Target
 
-# Powers of p stay within int64 with it, p^(steps + 1) times a residue included.
+# The last digit is computed modulo p^(steps + 2), which fits into int64 as p is at most 2^20.
 _MAX_BITS = 40
 _DEFAULT_BITS = 30
 _DETOUR_ROUNDS = 8
