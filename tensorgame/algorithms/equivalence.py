@@ -5,7 +5,8 @@ within a product, and the maps of `tensorgame.algorithms.symmetries`: sandwichin
 the coefficients (Q for Z; Q[i] if either algorithm is complex; Z_p), rotation and transposition.
 For each of the at most six ways to turn the sizes of one into those of the other, `compare` first
 looks at invariants and then searches for the sandwiching (`tensorgame.algorithms.sandwich_search`).
-For other targets only permutation and scaling are decided; invariants may show more. Products of zero are left aside.
+For other targets only permutation and scaling are decided; invariants may show more. Products of
+zero are left aside.
 
 Verdicts are proved: an equivalence by exact arithmetic on the transformation found, the opposite by
 an invariant or by a search that was exhausted.

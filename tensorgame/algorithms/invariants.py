@@ -148,11 +148,11 @@ def matmul_features(factorization: Factorization, is_complex: bool) -> Features:
 
 
 def exact_factors(factorization: Factorization, is_complex: bool) -> list[np.ndarray]:
-    """`matrix_factors`, in Python integers where traces of triple products may leave int64."""
+    """`matrix_factors`, in int64 where traces of triple products fit."""
     factors, bound = matrix_factors(factorization, is_complex), 1
     for factor in factors:
         bound *= int(np.abs(factor).max()) * factor.shape[1]
-    return factors if bound < _INT64_LIMIT else [factor.astype(object) for factor in factors]
+    return [factor.astype(np.int64) for factor in factors] if bound < _INT64_LIMIT else factors
 
 
 def _tuples(columns: Sequence[np.ndarray]) -> list[tuple]:

@@ -100,7 +100,7 @@ def ranks(matrices: np.ndarray, modulus: int) -> np.ndarray:
     if modulus:
         work = integers(flat, modulus)
     else:
-        largest = int(np.abs(flat).max(initial=0))
+        largest = max(int(flat.max(initial=0)), -int(flat.min(initial=0)))
         minor = math.isqrt((largest * largest * max(n, m)) ** min(n, m)) + 1
         fits = 2 * minor * minor < _INT64_LIMIT
         work = flat.astype(np.int64 if fits else object)

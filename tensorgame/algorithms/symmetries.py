@@ -75,7 +75,7 @@ def _sandwiched(
     ]
     vectors = []
     for mode, matrices in enumerate(matrix_factors(factorization, is_complex)):
-        moved = pairs[mode][0] @ matrices.astype(object) @ pairs[(mode + 1) % 3][1]
+        moved = pairs[mode][0] @ matrices @ pairs[(mode + 1) % 3][1]
         moved = reduced(moved, modulus)
         if not modulus:
             moved = moved * Fraction(1, factorization.denominator)
@@ -187,7 +187,7 @@ def product_keys(factorization: Factorization) -> list[tuple]:
     """One tuple a product, the same for equal tensors of rank one and only for those."""
     vectors = []
     for factor in (factorization.u, factorization.v, factorization.w):
-        parts = factor if factorization.is_complex else _real(factor)
+        parts = factor if factorization.is_complex else factor[..., None]
         exact = parts.swapaxes(0, 1).astype(object)
         if not factorization.modulus:
             exact = exact * Fraction(1, factorization.denominator)
@@ -247,7 +247,7 @@ def times(a: np.ndarray, b: np.ndarray, modulus: int) -> np.ndarray:
 
 
 def matrix_factors(factorization: Factorization, is_complex: bool) -> list[np.ndarray]:
-    """U, V, W as (R, n, m), (R, m, p), (R, p, n), int64, without the denominator.
+    """U, V, W as (R, n, m), (R, m, p), (R, p, n) of Python integers, numerators only.
 
     With ``is_complex`` the matrices are embedded and have twice the rows and columns.
     """
@@ -256,17 +256,14 @@ def matrix_factors(factorization: Factorization, is_complex: bool) -> list[np.nd
     for factor, shape in zip(
         (factorization.u, factorization.v, factorization.w), ((n, m), (m, p), (p, n)), strict=True
     ):
-        parts = factor if factorization.is_complex else _real(factor)
+        parts = factor if factorization.is_complex else factor[..., None]
+        parts = parts.astype(object)  # The negative of the smallest int64 is none.
         real = parts[..., 0].T.reshape(-1, *shape)
         if is_complex:
-            imaginary = parts[..., 1] if factorization.is_complex else np.zeros_like(factor)
+            imaginary = parts[..., -1] if factorization.is_complex else 0 * parts[..., 0]
             real = embed(real, imaginary.T.reshape(-1, *shape))
         matrices.append(real)
     return matrices
-
-
-def _real(factor: np.ndarray) -> np.ndarray:
-    return factor[..., None]
 
 
 def _matmul_sizes(factorization: Factorization) -> tuple[int, int, int]:

@@ -45,6 +45,7 @@ def test_ranks_beyond_int64_are_exact():
     nearly = np.array([[[large, large - 1], [large + 1, large]]])  # The determinant is 1.
     assert ranks(nearly, 0).tolist() == [2]
     assert ranks(np.array([[[large, large], [large, large]]]), 0).tolist() == [1]
+    assert ranks(np.array([[[-(2**63), 2], [2**62, -1]]]), 0).tolist() == [1]
 
 
 @given(arrays(np.int64, (3, 3), elements=st.integers(-5, 5)), MODULI)
