@@ -257,7 +257,7 @@ def matrix_factors(factorization: Factorization, is_complex: bool) -> list[np.nd
         (factorization.u, factorization.v, factorization.w), ((n, m), (m, p), (p, n)), strict=True
     ):
         parts = factor if factorization.is_complex else factor[..., None]
-        parts = parts.astype(object)  # The negative of the smallest int64 is none.
+        parts = parts.astype(object)
         real = parts[..., 0].T.reshape(-1, *shape)
         if is_complex:
             imaginary = parts[..., -1] if factorization.is_complex else 0 * parts[..., 0]

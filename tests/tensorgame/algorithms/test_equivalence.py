@@ -445,12 +445,13 @@ def test_wrong_algorithms_are_refused():
         compare(STRASSEN, wrong)
 
 
-def test_the_smallest_int64_is_embedded_exactly():
-    smallest = -(2**63)
-    u = np.array([[[0, smallest]]])
-    w = np.array([[[0, -1]]])
-    factorization = Factorization(target=matmul(1, 1, 1), u=u, v=np.array([[[1, 0]]]), w=w)
-    assert exact_factors(factorization, True)[0].tolist() == [[[0, -smallest], [smallest, 0]]]
+def test_large_coefficients():
+    """Beyond int64 in the traces, although not in the factors."""
+    x = np.array([[12_345, 678], [-91_011, 1_213]])
+    moved = transform(STRASSEN, x, x.T, np.eye(2, dtype=int))
+    assert max(moved.coefficients()) > 2**31
+    assert exact_factors(moved, False)[0].dtype == object
+    assert_equivalent(moved, image(WINOGRAD, 0))
 
 
 def test_identity_without_sandwich_applies():
