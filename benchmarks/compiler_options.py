@@ -60,7 +60,7 @@ def main() -> None:
     device = jax.devices()[0]
     for program in programs:
         line = {
-            "target": config.game.target,
+            "targets": config.game.targets,
             "ring": config.game.ring,
             "options": program.options,
             "compile_seconds": round(program.compile_seconds, 1),

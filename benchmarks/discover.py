@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from reporting import ROOT, commit, cpu_name, report
 
-from tensorgame.factorization import Factorization
+from tensorgame.algorithms import formats
 
 # train.py keeps to its own limit; past this one it hangs.
 _GRACE_SECONDS = 300.0
@@ -138,14 +138,14 @@ def _setting(workdir: pathlib.Path) -> dict[str, object]:
     """What was played."""
     path = workdir / "config.json"
     game = json.loads(path.read_text())["game"] if path.exists() else {}
-    return {"target": game.get("target"), "ring": game.get("ring")}
+    return {"targets": game.get("targets"), "ring": game.get("ring")}
 
 
 def _outcome(workdir: pathlib.Path, *, reached: bool) -> dict[str, object]:
     """What a run left in its work folder."""
     last = (_lines(workdir / "metrics.jsonl") or [{}])[-1]
     best = workdir / "best.npz"
-    found = Factorization.load(best) if best.exists() else None
+    found = formats.load(best) if best.exists() else None
     saved = _lines(workdir / "records.jsonl")
     times = [line["seconds"] for line in saved if found and line["rank"] == found.rank]
     return {

@@ -19,6 +19,10 @@ from tensorgame.rings import Ring
 # for 4 x 4 slices with entries up to 127 (Hadamard's bound). Products of residues fit 32 bits.
 _RANK_PRIMES = (65521, 65519)
 
+# Ranks are taken of this many games at once, or of this share of a large batch.
+_SMALLEST_CHUNK = 32
+_CHUNKS = 32
+
 
 class State(NamedTuple):
     """One game.
@@ -95,8 +99,8 @@ class Game:
     ) -> Int32[Array, ""]:
         """The rank bound of the residual if the game has failed, otherwise 0.
 
-        Ranks cost far more than a move. A batch of games takes them only if one of its games has
-        failed; batching the condition itself would take them always.
+        Ranks cost far more than a move, and few games of a batch fail at once: a batch computes
+        those of its failed games only.
         """
 
         @jax.custom_batching.custom_vmap
@@ -105,12 +109,34 @@ class Game:
 
         @penalty.def_vmap
         def _(size: int, batched: list[bool], residual: jax.Array, failed: jax.Array):
-            axes = [0 if is_batched else None for is_batched in batched]
-            ranks = jax.vmap(lambda x, on: jnp.where(on, rank_bound(x, self.ring), 0), axes)
-            nothing = jnp.zeros(size, jnp.int32)
-            return jax.lax.cond(failed.any(), ranks, lambda *_: nothing, residual, failed), True
+            residual, failed = (
+                x if is_batched else jnp.broadcast_to(x, (size, *x.shape))
+                for x, is_batched in zip((residual, failed), batched, strict=True)
+            )
+            return self._penalties(residual, failed), True
 
         return penalty(residual, failed)
+
+    def _penalties(
+        self, residuals: Integer[Array, "B S S S"], failed: Bool[Array, "B"]
+    ) -> Int32[Array, "B"]:
+        """`_penalty` of B games: gathers the failed ones and takes them a chunk at a time."""
+        games = len(failed)
+        chunk = min(games, max(_SMALLEST_CHUNK, games // _CHUNKS))
+        # Past the last failed game the places are out of range: reads are clipped, writes dropped.
+        places = jnp.nonzero(failed, size=games + chunk, fill_value=games)[0]
+
+        def rank_next(carry):
+            start, penalties = carry
+            chosen = jax.lax.dynamic_slice_in_dim(places, start, chunk)
+            ranks = jax.vmap(lambda x: rank_bound(x, self.ring))(
+                residuals.at[chosen].get(mode="clip")
+            )
+            return start + chunk, penalties.at[chosen].set(ranks, mode="drop")
+
+        count = failed.sum()
+        carry = (jnp.zeros((), count.dtype), jnp.zeros(games, jnp.int32))
+        return jax.lax.while_loop(lambda carry: carry[0] < count, rank_next, carry)[1]
 
 
 def rank_bound(tensor: Integer[Array, "S S S"], ring: Ring) -> Int32[Array, ""]:

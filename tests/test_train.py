@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 import train
-from tensorgame.algorithms.factorization import Factorization, IncorrectFactorization
+from tensorgame.algorithms import formats
+from tensorgame.algorithms.factorization import IncorrectFactorization
 from training import loop, records
 from training.checkpoint import Checkpoints
 from training.config import Config, GameConfig
 from training.progress import Progress, read_metrics
-from training.records import Records
+from training.records import Records, TargetRecords
 from training.selfplay import Found
 from training.step import StepOutput
 from training.workdir import claim, default_workdir, fingerprint, read_config
@@ -115,6 +116,12 @@ def signal_after(step: int, number: int = signal.SIGINT):
         yield
 
 
+def records_of(config: Config, workdir: pathlib.Path) -> TargetRecords:
+    """Of a run with one target."""
+    (records,) = Records(config, workdir).each
+    return records
+
+
 def lines(path: pathlib.Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -143,17 +150,21 @@ def refused(capsys, *argv: object) -> str:
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        ("--game.targets matmul:2,2", "game.target is 'matmul:2,2', which is unknown"),
-        ("--game.target strassen", "write matmul:n,m,p"),
-        ("--game.targets matmul:2,0,2", "sizes must be positive"),
-        ("--game.targets matmul:2,-2,2", "sizes must be positive"),
+        ("--game.targets matmul:2,2", "game.targets: 'matmul:2,2'"),
+        ("--game.targets strassen", "game.targets: 'strassen'"),
+        ("--game.targets matmul:2,2,2 matmul:2,0,2", "game.targets: 'matmul:2,0,2'"),
+        ("--game.targets tensor:absent.npy", "absent.npy"),
+        ("--game.ring q", "game.ring: 'q' is no ring"),
+        ("--game.ring z9", "game.ring: the modulus is 9, which is not a prime"),
+        ("--game.ring z --game.coefficients 0 1", "game.coefficients: coefficients are 0 1"),
         ("--search.num-actions 9999", "search.num_actions is 9999, more than the 3375 actions"),
         ("--network.token-size 3", "network.token_size is 3, which does not divide the side 4"),
         ("--selfplay.num-games 0", "selfplay.num_games is 0; it must be positive"),
         ("--selfplay.num-games 126", "selfplay.num_games is 126, which 4 devices do not divide"),
         ("--devices 5", "devices is 5, but there are only 4"),
         ("--learner.learning-rate nan", "learner.learning_rate is nan"),
-        ("--target-rank 11", "target_rank is 11, which no game"),
+        ("--target-ranks 11", "target_ranks are (11,), which games of"),
+        ("--target-ranks 7 7", "target_ranks has 2 values for 1 targets"),
     ],
 )
 def test_bad_values_are_refused_in_one_sentence(argv, says, capsys, monkeypatch):
@@ -166,7 +177,6 @@ def test_bad_values_are_refused_in_one_sentence(argv, says, capsys, monkeypatch)
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        ("--game.ring q", "Expected one of ('z2', 'z')"),
         ("--search.num-simulatons 8", "--search.num-simulations"),
         ("--seed one", "--seed"),
         ("--config", "--config"),
@@ -189,7 +199,7 @@ def test_unknown_flags_are_refused(argv, says, capsys):
         ("from training.config import *\nconfig = Config(sed=1)", "unexpected keyword argument"),
         (
             "from training.config import *\nconfig = Config(game=GameConfig(ring='q'))",
-            "game.ring is 'q'; it must be z2 or z",
+            "game.ring: 'q' is no ring; write z, z2",
         ),
         ("from training.config import *\nconfig = Config(seed=1.5)", "seed is 1.5; it must be of"),
         ("from training.config import *\nconfig = Config(lift=1)", "lift is 1; it must be of"),
@@ -225,7 +235,9 @@ def test_folders_of_others_are_refused(capsys):
 def test_damaged_algorithms_are_refused(capsys):
     workdir = default_workdir(Config())
     claim(workdir, Config())
-    Records(Config(), workdir).offer(actions(SCHOOLBOOK), step=1, seconds=1.0, compile_seconds=0.0)
+    records_of(Config(), workdir).offer(
+        actions(SCHOOLBOOK), step=1, seconds=1.0, compile_seconds=0.0
+    )
     path = workdir / "algorithms" / "rank8-z.npz"
     path.write_bytes(path.read_bytes()[:99])
     assert str(path) in refused(capsys)
@@ -243,7 +255,7 @@ def test_help_explains_every_field(capsys):
 
 
 def test_the_folder_is_named_after_what_decides_results():
-    same = Config(devices=1, max_minutes=1, target_rank=8, lift=False)
+    same = Config(devices=1, max_minutes=1, target_ranks=(8,), lift=False)
     assert fingerprint(same) == fingerprint(Config())
     assert fingerprint(Config(seed=1)) != fingerprint(Config())
     name = f"matmul-2-2-2-z2-seed0-{fingerprint(Config())}"
@@ -260,7 +272,7 @@ def test_config_json_gives_the_configuration_back(tmp_path):
 
 
 def test_records_keep_the_best_and_never_overwrite(tmp_path):
-    kept = Records(Config(), tmp_path)
+    kept = records_of(Config(), tmp_path)
     assert kept.best is None
     assert kept.offer(actions(SCHOOLBOOK), step=3).rank == 8
     assert kept.offer(actions(SCHOOLBOOK)[::-1], step=4) is None
@@ -272,7 +284,7 @@ def test_records_keep_the_best_and_never_overwrite(tmp_path):
     assert names == {
         f"rank{r}-{z}.{e}" for r in (7, 8) for z in ("z", "z2") for e in ("npz", "txt")
     }
-    best = Factorization.load(tmp_path / "best.npz")
+    best = formats.load(tmp_path / "best.npz")
     assert (best.rank, best.modulus) == (7, 0)
     assert best.check() in (tmp_path / "best.txt").read_text()
     log = lines(tmp_path / "records.jsonl")
@@ -282,7 +294,7 @@ def test_records_keep_the_best_and_never_overwrite(tmp_path):
         (7, "Z_2", 5),
         (7, "Z", 5),
     ]
-    again = Records(Config(), tmp_path)
+    again = records_of(Config(), tmp_path)
     assert again.best.key() == best.key()
     assert again.provenance == log[-1]
 
@@ -290,21 +302,21 @@ def test_records_keep_the_best_and_never_overwrite(tmp_path):
 def test_what_counts_depends_on_lift(tmp_path, monkeypatch):
     tried = []
     monkeypatch.setattr(records, "lift", tried.append)
-    kept = Records(Config(), tmp_path)
+    kept = records_of(Config(), tmp_path)
     for order in (1, -1, 1):
         assert kept.offer(actions(STRASSEN)[::order], step=1) is None
     assert len(tried) == 1, "the same products in another order are not lifted again"
     assert not kept.reached
     assert not (tmp_path / "best.npz").exists()
-    modulo_two = Records(Config(lift=False), tmp_path)
+    modulo_two = records_of(Config(lift=False), tmp_path)
     assert modulo_two.reached
-    assert Factorization.load(tmp_path / "best.npz").modulus == 2
+    assert formats.load(tmp_path / "best.npz").modulus == 2
     assert not Records(Config(), tmp_path).reached
 
 
 def test_a_false_solution_is_loud(tmp_path):
     with pytest.raises(IncorrectFactorization):
-        Records(Config(), tmp_path).offer(actions(STRASSEN[:6]), step=1)
+        records_of(Config(), tmp_path).offer(actions(STRASSEN[:6]), step=1)
     assert not list((tmp_path / "algorithms").iterdir())
 
 
@@ -319,7 +331,7 @@ def test_a_run_ends_with_the_rank_and_knows_it_afterwards(play, capsys, monkeypa
     proof = "checked: 7 products reproduce all 64 entries over Z"
     for words in (
         "compiled in",
-        "8 products over Z",
+        "8 products over Z (schoolbook: 8) after",
         "m7 = ",
         proof,
         "found at step 6",
@@ -329,7 +341,7 @@ def test_a_run_ends_with_the_rank_and_knows_it_afterwards(play, capsys, monkeypa
     assert (workdir / "learning_curve.png").stat().st_size > 10_000
     metrics = read_metrics(workdir)
     assert [line["step"] for line in metrics] == list(range(1, len(metrics) + 1))
-    assert [line["best_rank"] for line in metrics[:6]] == [None, None, 8, 8, 8, 7]
+    assert [line["best_ranks"]["matmul:2,2,2"] for line in metrics[:6]] == [None, None, 8, 8, 8, 7]
     assert metrics[-1]["total_games"] == 4 * len(metrics)
 
     monkeypatch.setattr(train, "make_mesh", None)
@@ -342,11 +354,11 @@ def test_a_run_ends_with_the_rank_and_knows_it_afterwards(play, capsys, monkeypa
 
 def test_the_budget_ends_a_run_and_a_bound_is_warned_of(play, capsys):
     play({3: STRASSEN})
-    assert train.main(["--target-rank", "6", "--max-minutes", "0.005"]) == 1
+    assert train.main(["--target-ranks", "6", "--max-minutes", "0.1"]) == 1
     captured = capsys.readouterr()
     assert "below the proved lower bound 7" in captured.err
-    assert "0.005 minutes are used up before rank 6 was found" in captured.out
-    assert "the best algorithm so far has 7 products" in captured.out
+    assert "0.1 minutes are used up; matmul:2,2,2, wanted with rank 6:" in captured.out
+    assert "the best so far has 7 products" in captured.out
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -356,7 +368,7 @@ def test_a_stopped_run_goes_on_where_it_was(number, status, play, capsys):
     with signal_after(7, number):
         assert train.main(["--workdir", "work"]) == status
     assert signal.getsignal(number) == usual
-    assert Factorization.load(workdir / "best.npz").rank == 8
+    assert formats.load(workdir / "best.npz").rank == 8
     # One more step was on its way.
     assert [line["step"] for line in read_metrics(workdir)] == list(range(1, 9))
 
@@ -370,7 +382,7 @@ def test_a_stopped_run_goes_on_where_it_was(number, status, play, capsys):
     metrics = read_metrics(workdir)
     assert [line["step"] for line in metrics] == list(range(1, len(metrics) + 1))
     assert metrics[-1]["total_games"] == 4 * len(metrics)
-    assert metrics[29]["best_rank"] == 7
+    assert metrics[29]["best_ranks"] == {"matmul:2,2,2": 7}
     seconds = [line["seconds"] for line in metrics]
     assert seconds == sorted(seconds)
 
@@ -389,7 +401,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(play, capsys):
     captured = capsys.readouterr()
     assert "policy_loss became nan at step 5; the last checkpoint is" in captured.err
     workdir = default_workdir(Config())
-    assert Factorization.load(workdir / "best.npz").rank == 8
+    assert formats.load(workdir / "best.npz").rank == 8
     assert read_metrics(workdir)[-1]["policy_loss"] is None
 
 
@@ -419,7 +431,7 @@ def test_a_damaged_checkpoint_is_skipped(play, capsys, monkeypatch):
     for path in folder.iterdir():
         damage(path.name)
     assert "no checkpoint in" in refused(capsys, "--workdir", "work")
-    assert Factorization.load("work/best.npz").rank == 8
+    assert formats.load("work/best.npz").rank == 8
 
 
 # The true step -----------------------------------------------------------------------------------
@@ -431,3 +443,20 @@ def test_the_true_step_finds_a_small_algorithm(capsys):
     argv += " --learner.replay-batch 8 --learner.demonstration-batch 8 --max-minutes 2"
     assert train.main(argv.split()) == 0
     assert "checked: 2 products reproduce all 4 entries over Z" in capsys.readouterr().out
+
+
+def test_several_targets_have_records_of_their_own(capsys):
+    argv = "--game.targets matmul:1,1,2 complex --game.ring z --target-ranks 2 4 --max-minutes 2"
+    argv += " --game.max-moves 5 --selfplay.num-games 8 --workdir work"
+    argv += " --search.num-actions 4 --search.num-simulations 4 --network.layers 1"
+    argv += " --learner.replay-batch 8 --learner.demonstration-batch 8"
+    assert train.main(argv.split()) == 0
+    out = capsys.readouterr().out
+    for target, rank in (("matmul:1,1,2", 2), ("complex", 4)):
+        found = formats.load(
+            pathlib.Path("work", target.replace(":", "-").replace(",", "-"), "best.npz")
+        )
+        assert found.target.name == target
+        assert found.rank <= rank
+        assert found.check() in out
+    assert (pathlib.Path("work") / "learning_curve.png").exists()

@@ -276,11 +276,6 @@ class Config:
             f"target_ranks are {self.ranks_wanted}, which games of game.max_moves = {moves} moves "
             f"cannot show; allow at least {max(self.ranks_wanted)} moves",
         )
-        _require(
-            self.rules.largest_start > 0,
-            f"game.coefficients go up to {self.ring.largest}, whose cube times game.max_moves = "
-            f"{moves} overflows the {self.ring.dtype.name} residuals; use smaller ones",
-        )
 
     def _check_targets(self) -> None:
         """Refuses targets and rings that do not exist or do not fit together."""
@@ -305,6 +300,11 @@ class Config:
                 len(values) in (0, count),
                 f"{name} has {len(values)} values for {count} targets; give one each, or none",
             )
+        _require(
+            self.rules.largest_start > 0,
+            f"game.coefficients go up to {self.ring.largest}, whose cube times game.max_moves = "
+            f"{self.max_moves} overflows the {self.ring.dtype.name} residuals; use smaller ones",
+        )
         largest = max(int(np.abs(target.tensor).max()) for target in self.targets)
         _require(
             self.ring.modulus or largest <= self.rules.largest_start,

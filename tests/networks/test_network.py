@@ -13,18 +13,18 @@ from networks.network import AgentNetwork, NetworkConfig
 from search.sampling import sample_actions
 from tensorgame.factors import ActionSpace
 from tensorgame.game import Game, State
-from tensorgame.rings import Z2, integers
+from tensorgame.rings import Z2, integers, modular
 
-RINGS = {"z2": Z2, "z": integers()}
+RINGS = {"z2": Z2, "z": integers(), "z3": modular(3)}
 
 
 def random_state(game: Game, side: int, seed: int = 0) -> State:
     rng = np.random.default_rng(seed)
-    low, high = game.ring.low, game.ring.high + 1
+    some = game.ring.coefficients
     return State(
-        residual=jnp.asarray(rng.integers(low, high, (side,) * 3), game.ring.dtype),
+        residual=jnp.asarray(rng.choice(some, (side,) * 3), game.ring.dtype),
         moves=jnp.array(2, jnp.int32),
-        history=jnp.asarray(rng.integers(low, high, (game.history, 3, side)), jnp.int8),
+        history=jnp.asarray(rng.choice(some, (game.history, 3, side)), jnp.int8),
     )
 
 

@@ -204,7 +204,7 @@ def test_several_devices_make_the_same_steps_as_one(trainer, devices, tmp_path, 
             (other_params, other.metrics),
             (params, output.metrics),
         )
-        assert other.found.moves.shape == (devices,)
+        assert other.found.moves.shape == (devices, 1)
         assert min(check_found(config, other.found)) == output.found.moves.item()
     assert output.metrics["games"] == trainer.config.selfplay.num_games
 
