@@ -321,6 +321,12 @@ class Config:
                     f"target_ranks wants {wanted} for {target.name}, below the proved lower bound "
                     f"{target.lower_bound}: the run will use its whole budget"
                 )
+            known = target.known(self.ring.name).rank
+            if self.lift and known < target.known(self.counting_ring).rank:
+                sentences.append(
+                    f"for {target.name} {known} products are known over {self.ring.name} and more "
+                    "over Z: such algorithms count only if they can be lifted; --no-lift counts all"
+                )
         return sentences
 
 

@@ -138,6 +138,13 @@ def test_tokens_with_too_many_values_are_refused():
         config.validate()
 
 
+def test_ranks_that_are_known_not_to_lift_are_warned_of():
+    game = GameConfig(targets=("matmul:4,4,4", "matmul:2,2,2"))
+    (warning,) = Config(game=game).warnings()
+    assert "for matmul:4,4,4 47 products are known over Z_2 and more over Z" in warning
+    assert Config(game=game, lift=False).warnings() == []
+
+
 def test_a_rank_below_the_proved_bound_is_warned_of():
     assert Config(target_ranks=(7,)).warnings() == []
     (warning,) = Config(target_ranks=(6,)).warnings()
