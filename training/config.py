@@ -7,7 +7,7 @@ stands in brackets where there is one. The docstring under each field is its ``-
 import dataclasses
 import functools
 import math
-from typing import get_args, get_origin
+from typing import Literal, get_args, get_origin
 
 import jax
 import numpy as np
@@ -92,12 +92,18 @@ class LearnerConfig:
     """Positions of finished games in an update; a multiple or a divisor of the number of games."""
     demonstration_batch: int = 64
     """Demonstrations in an update; a multiple or a divisor of the number of games."""
+    microbatches: int = 1
+    """Parts of a batch that are differentiated one after the other, to fit into memory."""
+    reanalysed_share: float = 0.0
+    """Share of the replayed positions that are searched again with the newest network."""
     swapped_share: float = 0.0
     """Share of the replayed positions whose game has a random move swapped with the last (.5)."""
     learning_rate: float = 3e-3
     """Of AdamW, after the warm-up (1e-4)."""
     warmup_updates: int = 100
     """Updates over which the learning rate rises from zero."""
+    decay_updates: int = 0
+    """Updates after each of which the learning rate falls to a tenth (500,000); 0 for never."""
     weight_decay: float = 1e-5
     """Decoupled weight decay (1e-5)."""
     max_gradient_norm: float = 4.0
@@ -266,6 +272,20 @@ class Config:
                 f"learner.{field} is {batch}; it must be a multiple or a divisor of "
                 f"selfplay.num_games = {games}, and a multiple of {devices} devices",
             )
+        share = self.learner.reanalysed_share
+        searched = share * self.learner.replay_batch / devices
+        _require(
+            abs(searched - round(searched)) < 1e-6,
+            f"learner.reanalysed_share is {share}, which makes {searched:g} of the replayed "
+            f"positions on each of {devices} devices; choose one that makes a whole number",
+        )
+        parts, batch = self.learner.microbatches, self.learner.replay_batch
+        batch += self.learner.demonstration_batch
+        _require(
+            batch % (parts * devices) == 0,
+            f"learner.microbatches is {parts}, which with {devices} devices does not divide the "
+            f"{batch} positions of a batch; use a divisor of {batch // devices}",
+        )
         factors, moves = self.demonstrator.max_factors, self.max_moves
         _require(
             factors <= moves,
@@ -348,6 +368,8 @@ _MAY_BE_ZERO = {
     "search.value_scale",
     "search.maxvisit_init",
     "learner.demonstration_steps",
+    "learner.decay_updates",
+    "learner.reanalysed_share",
     "learner.swapped_share",
     "learner.warmup_updates",
     "learner.weight_decay",
@@ -357,6 +379,7 @@ _MAY_BE_ZERO = {
     "devices",
 }
 _AT_MOST = {
+    "learner.reanalysed_share": 1.0,
     "learner.swapped_share": 1.0,
     "game.canonical_probability": 1.0,
     "game.basis_density": 1.0,
@@ -373,6 +396,10 @@ def check_types(values: object, prefix: str = "") -> None:
     """
     for field in dataclasses.fields(values):
         name, value, wanted = prefix + field.name, getattr(values, field.name), field.type
+        if get_origin(wanted) is Literal:
+            options = get_args(wanted)
+            _require(value in options, f"{name} is {value!r}; it must be {' or '.join(options)}")
+            continue
         if get_origin(wanted) is tuple:
             (item, _) = get_args(wanted)
             fits = isinstance(value, tuple) and all(_is_a(item, each) for each in value)

@@ -15,6 +15,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from training.config import Config
 from training.losses import Losses, example_losses
+from training.reanalyse import reanalyse
 from training.replay import Example, Replay, empty_replay, sample_batch, seen_through
 from training.selfplay import (
     Episode,
@@ -80,10 +81,12 @@ def make_mesh(config: Config) -> Mesh:
 def make_optimizer(config: Config) -> optax.GradientTransformation:
     """AdamW after a clip of the gradient (the clip comes first: after Adam it would do nothing)."""
     c = config.learner
-    rate = c.learning_rate
-    if c.warmup_updates:
-        # Of no transition steps optax makes a constant zero.
-        rate = optax.linear_schedule(0.0, rate, c.warmup_updates)
+
+    def rate(updates: jax.Array) -> jax.Array:
+        rising = jnp.minimum(updates / c.warmup_updates, 1.0) if c.warmup_updates else 1.0
+        falling = 0.1 ** (updates // c.decay_updates) if c.decay_updates else 1.0
+        return c.learning_rate * rising * falling
+
     return optax.chain(
         optax.clip_by_global_norm(c.max_gradient_norm),
         optax.adamw(rate, weight_decay=c.weight_decay),
@@ -218,7 +221,11 @@ def _learn(config: Config, key: jax.Array, state: TrainState, replay: Replay):
         if config.permutations is not None:
             keys = jnp.concatenate([replay_keys, demonstration_keys])
             examples = seen_through(config, keys, examples)
-        gradients, losses = jax.grad(objective, has_aux=True)(params, examples)
+        if config.learner.reanalysed_share:
+            examples = reanalyse(config, params, replay_keys, examples, played)
+        gradients, losses = _accumulate(
+            jax.grad(objective, has_aux=True), params, examples, config.learner.microbatches
+        )
         sums = [
             (mask.mean(), jax.tree.map(lambda x, m=mask: (x * m).mean(), losses))
             for mask in (played, ~played)
@@ -235,3 +242,22 @@ def _learn(config: Config, key: jax.Array, state: TrainState, replay: Replay):
         for name, loss in losses._asdict().items():
             metrics[f"{prefix}{name}_loss"] = loss.sum() / jnp.maximum(share.sum(), 1e-6)
     return *carry, metrics
+
+
+def _accumulate(
+    gradient: Callable[[dict, Example], tuple[dict, Losses]],
+    params: dict,
+    examples: Example,
+    parts: int,
+) -> tuple[dict, Losses]:
+    """The mean gradient over N examples and their losses, (N,), a part of them at a time."""
+    if parts == 1:
+        return gradient(params, examples)
+
+    def add(total: dict, part: Example) -> tuple[dict, Losses]:
+        gradients, losses = gradient(params, part)
+        return jax.tree.map(lambda x, y: x + y / parts, total, gradients), losses
+
+    split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), examples)
+    total, losses = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), split)
+    return total, jax.tree.map(lambda x: x.reshape(-1), losses)
