@@ -109,8 +109,10 @@ def _run(config: Config, workdir: pathlib.Path, records: Records, began: float) 
         init = make_init(config, mesh)
         # XLA compiles outside of Python's lock, so the small program costs no time of its own.
         with ThreadPoolExecutor(max_workers=1) as pool:
-            compiled = pool.submit(make_step(config, mesh).lower(jax.eval_shape(init)).compile)
-            state = init()
+            compiled = pool.submit(
+                make_step(config, mesh).lower(jax.eval_shape(init, config.seed)).compile
+            )
+            state = init(config.seed)
             restored = checkpoints.restore(state)
             step = compiled.result()
         if restored is not None:

@@ -95,7 +95,7 @@ def tiny(tiny_network) -> Config:
 @pytest.fixture(scope="session")
 def trainer(tiny) -> Trainer:
     mesh = make_mesh(tiny)
-    return Trainer(tiny, make_step(tiny, mesh), make_init(tiny, mesh)())
+    return Trainer(tiny, make_step(tiny, mesh), make_init(tiny, mesh)(tiny.seed))
 
 
 @pytest.fixture(scope="session")

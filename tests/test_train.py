@@ -84,7 +84,7 @@ def play(monkeypatch):
     def make_init(config, _mesh):
         # Without a history, true states have an empty array too.
         empty = jnp.zeros((4, 0))
-        return lambda: {
+        return lambda _seed: {
             "step": jnp.int32(0),
             "key": jax.random.key(config.seed),
             "history": empty,

@@ -91,7 +91,8 @@ class LearnerConfig:
     replay_batch: int = 64
     """Positions of finished games in an update; a multiple or a divisor of the number of games."""
     demonstration_batch: int = 64
-    """Demonstrations in an update; a multiple or a divisor of the number of games."""
+    """Demonstrations in an update; a multiple or a divisor of the number of games. 0 for none, and
+    then none in place of games that have not been played yet either."""
     microbatches: int = 1
     """Parts of a batch that are differentiated one after the other, to fit into memory."""
     reanalysed_share: float = 0.0
@@ -367,6 +368,7 @@ _MAY_BE_ZERO = {
     "network.token_size",
     "search.value_scale",
     "search.maxvisit_init",
+    "learner.demonstration_batch",
     "learner.demonstration_steps",
     "learner.decay_updates",
     "learner.reanalysed_share",

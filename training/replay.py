@@ -169,12 +169,14 @@ def sample_batch(
     """A batch: a position of a finished game for each replay key, and demonstrations.
 
     A place whose ring is still empty learns from a demonstration instead, so that no work is lost
-    while nothing has been played.
+    while nothing has been played; but not if there are no demonstrations at all.
 
     Returns:
         N examples, and which of them come from the replay, bool (N,).
     """
     played, available = sample_replay(config, replay_keys, replay)
+    if not len(demonstration_keys):
+        return played, available
     keys = jnp.concatenate([replay_keys, demonstration_keys])
     demonstrations = sample_demonstrations(config, keys)
 

@@ -93,11 +93,11 @@ def make_optimizer(config: Config) -> optax.GradientTransformation:
     )
 
 
-def make_init(config: Config, mesh: Mesh) -> Callable[[], TrainState]:
-    """The compiled function that makes the state before the first step, born sharded."""
+def make_init(config: Config, mesh: Mesh) -> Callable[[int], TrainState]:
+    """The compiled function of a seed that makes the state before the first step, born sharded."""
 
-    def init() -> TrainState:
-        key, params_key, games_key = jax.random.split(jax.random.key(config.seed), 3)
+    def init(seed: jax.Array) -> TrainState:
+        key, params_key, games_key = jax.random.split(jax.random.key(seed), 3)
         ids = _global_ids(config.selfplay.num_games // mesh.size)
         episodes = jax.vmap(lambda i: new_episode(config, jax.random.fold_in(games_key, i)))(ids)
         one = jax.tree.map(lambda x: x[0], episodes)
@@ -113,7 +113,8 @@ def make_init(config: Config, mesh: Mesh) -> Callable[[], TrainState]:
             replay=jax.tree.map(lambda x: jnp.broadcast_to(x, (len(ids), *x.shape)), ring),
         )
 
-    mapped = jax.shard_map(init, mesh=mesh, in_specs=(), out_specs=_SPECS, check_vma=False)
+    replicated = (PartitionSpec(),)
+    mapped = jax.shard_map(init, mesh=mesh, in_specs=replicated, out_specs=_SPECS, check_vma=False)
     return jax.jit(mapped, out_shardings=_shardings(mesh))
 
 
@@ -206,11 +207,12 @@ def _learn(config: Config, key: jax.Array, state: TrainState, replay: Replay):
     replay_batch = config.learner.replay_batch // devices
     demonstration_batch = config.learner.demonstration_batch // devices
 
-    def objective(params: dict, examples: Example) -> tuple[jax.Array, Losses]:
+    def objective(params: dict, batch: tuple[Example, jax.Array]) -> tuple[jax.Array, Losses]:
+        examples, is_real = batch
         losses = example_losses(config, params, examples)
         total = config.learner.policy_weight * losses.policy
         total += config.learner.value_weight * losses.value
-        return total.mean(), losses
+        return jnp.where(is_real, total, 0.0).mean(), losses
 
     def update(carry, update_key: jax.Array):
         params, optimizer = carry
@@ -223,12 +225,17 @@ def _learn(config: Config, key: jax.Array, state: TrainState, replay: Replay):
             examples = seen_through(config, keys, examples)
         if config.learner.reanalysed_share:
             examples = reanalyse(config, params, replay_keys, examples, played)
+        # Without demonstrations, places whose ring is empty have nothing to learn from.
+        is_real = played | bool(config.learner.demonstration_batch)
         gradients, losses = _accumulate(
-            jax.grad(objective, has_aux=True), params, examples, config.learner.microbatches
+            jax.grad(objective, has_aux=True),
+            params,
+            (examples, is_real),
+            config.learner.microbatches,
         )
         sums = [
             (mask.mean(), jax.tree.map(lambda x, m=mask: (x * m).mean(), losses))
-            for mask in (played, ~played)
+            for mask in (played, ~played & is_real)
         ]
         gradients, sums = jax.lax.pmean((gradients, sums), AXIS)
         updates, optimizer = transform.update(gradients, optimizer, params)
@@ -245,19 +252,16 @@ def _learn(config: Config, key: jax.Array, state: TrainState, replay: Replay):
 
 
 def _accumulate(
-    gradient: Callable[[dict, Example], tuple[dict, Losses]],
-    params: dict,
-    examples: Example,
-    parts: int,
+    gradient: Callable[[dict, tuple], tuple[dict, Losses]], params: dict, batch: tuple, parts: int
 ) -> tuple[dict, Losses]:
-    """The mean gradient over N examples and their losses, (N,), a part of them at a time."""
+    """The mean gradient over a batch of N and its losses, (N,), a part of it at a time."""
     if parts == 1:
-        return gradient(params, examples)
+        return gradient(params, batch)
 
-    def add(total: dict, part: Example) -> tuple[dict, Losses]:
+    def add(total: dict, part: tuple) -> tuple[dict, Losses]:
         gradients, losses = gradient(params, part)
         return jax.tree.map(lambda x, y: x + y / parts, total, gradients), losses
 
-    split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), examples)
+    split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
     total, losses = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), split)
     return total, jax.tree.map(lambda x: x.reshape(-1), losses)

@@ -58,7 +58,7 @@ def test_configurations_validate_and_trace(config):
     config = dataclasses.replace(config, devices=1)
     config.validate()
     mesh = make_mesh(config)
-    before = jax.eval_shape(make_init(config, mesh))
+    before = jax.eval_shape(make_init(config, mesh), config.seed)
     after, output = jax.eval_shape(make_step(config, mesh), before)
     assert after == before, "a step returns what it takes"
     count = len(config.targets)

@@ -168,7 +168,7 @@ from training.step import *
 
 config = CONFIG
 mesh = make_mesh(config)
-state, step = make_init(config, mesh)(), make_step(config, mesh)
+state, step = make_init(config, mesh)(config.seed), make_step(config, mesh)
 for number in range(STEPS):
     state, output = step(state)
     np.savez(f"{number}.npz", *jax.tree.leaves(jax.device_get((state.params, output))))
@@ -237,7 +237,7 @@ def test_the_learning_rate_rises_to_its_value(tiny, warmup, shares):
 def test_the_default_configuration_finds_strassens_rank():
     config = dataclasses.replace(Config(), devices=1)
     mesh = make_mesh(config)
-    state, step = make_init(config, mesh)(), make_step(config, mesh)
+    state, step = make_init(config, mesh)(config.seed), make_step(config, mesh)
     for _ in range(400):
         state, output = step(state)
         found = jax.device_get(output.found)
