@@ -1,6 +1,7 @@
 """The compiled training step."""
 
 import dataclasses
+import functools
 import math
 import os
 import re
@@ -228,6 +229,47 @@ def test_the_learning_rate_rises_to_its_value(tiny, warmup, shares):
     learner = dataclasses.replace(tiny.learner, warmup_updates=warmup, learning_rate=0.1)
     found = rates(dataclasses.replace(tiny, learner=learner), len(shares))
     np.testing.assert_allclose(found, 0.1 * np.array(shares), rtol=1e-4, atol=1e-7)
+
+
+def test_the_learning_rate_falls_to_a_tenth_in_steps(tiny):
+    learner = dataclasses.replace(
+        tiny.learner, warmup_updates=2, decay_updates=3, learning_rate=0.1
+    )
+    found = rates(dataclasses.replace(tiny, learner=learner), 7)
+    shares = [0, 0.5, 1, 0.1, 0.1, 0.1, 0.01]
+    np.testing.assert_allclose(found, 0.1 * np.array(shares), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("microbatches", [2, 8])
+def test_gradients_accumulate_over_parts_of_a_batch(tiny, trained, microbatches):
+    """One step with parts is one step without, but for rounding."""
+    after = []
+    for parts in (1, microbatches):
+        learner = dataclasses.replace(tiny.learner, microbatches=parts, updates_per_step=1)
+        config = dataclasses.replace(tiny, learner=learner)
+        step = make_step(config, make_mesh(config))
+        after.append(step(jax.tree.map(jnp.copy, trained[0])))
+    (whole, output), (split, other) = jax.device_get(after)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5)
+    jax.tree.map(close, split.params, whole.params)
+    jax.tree.map(close, other.metrics, output.metrics)
+
+
+def test_without_demonstrations_nothing_is_learned_from_empty_rings(tiny):
+    learner = dataclasses.replace(tiny.learner, demonstration_batch=0, weight_decay=1e-9)
+    config = dataclasses.replace(tiny, learner=learner)
+    mesh = make_mesh(config)
+    state, step = make_init(config, mesh)(config.seed), make_step(config, mesh)
+    before = jax.device_get(state.params)
+    state, output = step(state)
+    assert output.metrics["games"] == 0, "the first step plays nothing"
+    assert output.metrics["gradient_norm"] == 0
+    close = functools.partial(np.testing.assert_allclose, atol=1e-6)
+    jax.tree.map(close, jax.device_get(state.params), before)
+    for _ in range(6):
+        state, output = step(state)
+    assert output.metrics["gradient_norm"] > 0
+    assert output.metrics["demonstration_policy_loss"] == 0
 
 
 # Learning ----------------------------------------------------------------------------------------
