@@ -100,3 +100,15 @@ def test_a_basis_in_which_entries_might_overflow_is_not_played():
     assert np.abs(starts).max() == 1
     roomy = dataclasses.replace(config, game=dataclasses.replace(config.game, max_moves=9))
     assert np.abs(new_starts(roomy, 20)).max() > 1
+
+
+def test_each_target_is_played_as_often_as_its_weight_says_and_in_its_corner():
+    names = ("matmul:1,1,2", "polynomial:2,2", "matmul:1,2,2")
+    game = GameConfig(targets=names, target_weights=(1.0, 2.0, 1.0), canonical_probability=1.0)
+    config = Config(game=game, devices=1)
+    new = jax.jit(jax.vmap(lambda key: new_episode(config, key)))
+    episodes = jax.device_get(new(jax.random.split(jax.random.key(0), 1000)))
+    shares = np.bincount(episodes.target, minlength=3) / 1000
+    np.testing.assert_allclose(shares, [0.25, 0.5, 0.25], atol=0.05)
+    starts = np.stack([target.padded(4) for target in config.targets])
+    np.testing.assert_array_equal(episodes.played.start, starts[episodes.target])
