@@ -1,0 +1,187 @@
+"""What the searches share: nodes, their evaluation, the growth of the tree and the result.
+
+The tree is mctx's. Its action axis indexes the K slots of the actions that were sampled at a node,
+which the node's embedding keeps. There is no transposition table and no sub-tree is used again
+after a move; the paper has both.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import mctx
+from jaxtyping import Array, Float, Int, Int8, Int32, Key, UInt32
+
+from networks.network import AgentNetwork
+from networks.value_head import risk_seeking_mean
+from search.config import SearchConfig
+from search.sampling import DEAD, SampledActions, is_alive, sample_actions
+from tensorgame.game import State
+from tensorgame.symmetries import SignedPermutation, permute_state, permute_tokens
+
+
+class SearchResult(NamedTuple):
+    """For each of B games.
+
+    Attributes:
+        action: the move to play, (B, 3, S), int8.
+        tokens: the K actions of the root, (B, K, k), int32; meaningless where the weight is 0.
+        weights: their improved policy, (B, K). It sums to 1, or with `SearchConfig.unsampled_mass`
+            to what the actions that were not sampled leave of 1.
+        entropy: of the sampled part of the root's prior, in nats, (B,).
+        value: of the root after the search, in moves, (B,): the mean of the values of the visited
+            actions under the improved policy. Leaves enter it with their risk-seeking value.
+    """
+
+    action: Int8[Array, "B 3 S"]
+    tokens: Int32[Array, "B K k"]
+    weights: Float[Array, "B K"]
+    entropy: Float[Array, "B"]
+    value: Float[Array, "B"]
+
+
+class Node(NamedTuple):
+    """What the tree keeps of a node, for B games.
+
+    The key (raw, as trees hold no typed keys), folded with the choice of a child, makes the
+    randomness of that child and its descendants.
+    """
+
+    state: State
+    tokens: Int32[Array, "B K k"]
+    key: UInt32[Array, "B words"]
+
+
+class Evaluation(NamedTuple):
+    """A node, its K actions and its value in moves (B,), risk-seeking (paper, Methods)."""
+
+    node: Node
+    sampled: SampledActions
+    value: Float[Array, "B"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Simulator:
+    """Evaluates nodes with the network and steps between them by the rules.
+
+    Attributes:
+        network: the network.
+        config: of the search.
+        params: parameters of the network.
+        symmetries: signed permutations (N, S), of which each query of the network is made through a
+            random one; or none.
+        spare_slots: dead slots that the tree has after the K of the actions.
+    """
+
+    network: AgentNetwork
+    config: SearchConfig
+    params: dict
+    symmetries: SignedPermutation | None
+    spare_slots: int = 0
+
+    def evaluate(self, keys: Key[Array, "B"], states: State) -> Evaluation:
+        """Evaluates B states; the keys are consumed."""
+        query_keys, node_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+        sampled, quantiles = jax.vmap(self._query)(query_keys, states)
+        node = Node(states, sampled.tokens, jax.random.key_data(node_keys))
+        return Evaluation(node, sampled, risk_seeking_mean(quantiles))
+
+    def recurrent_fn(
+        self, _params: dict, _key: jax.Array, choice: Int[Array, "B"], parent: Node
+    ) -> tuple[mctx.RecurrentFnOutput, Node]:
+        """The step of mctx from a node to its child in slot ``choice`` (B,)."""
+        action = self.network.space.decode(take(parent.tokens, choice))
+        states, reward = jax.vmap(self.network.game.step)(parent.state, action)
+        node_keys = jax.random.wrap_key_data(parent.key)
+        node, sampled, value = self.evaluate(
+            jax.vmap(jax.random.fold_in)(node_keys, choice), states
+        )
+        # Nothing is earned past the end of a game: its step is total, and there discount and value
+        # vanish.
+        alive = 1.0 - jax.vmap(self.network.game.done)(states)
+        output = mctx.RecurrentFnOutput(
+            reward=reward,
+            discount=alive,
+            prior_logits=pad(sampled.prior_logits, self.spare_slots, DEAD),
+            value=alive * value,
+        )
+        return output, node
+
+    def _query(self, key: Key[Array, ""], state: State) -> tuple[SampledActions, Float[Array, "q"]]:
+        """`sample_actions` of ONE state, as it looks through a random symmetry."""
+        network, count, sampling = self.network, self.config.num_actions, self.config.sampling
+        if self.symmetries is None:
+            return sample_actions(network, self.params, key, state, count, sampling)
+        choice_key, key = jax.random.split(key)
+        choice = jax.random.randint(choice_key, (), 0, len(self.symmetries.places))
+        by = jax.tree.map(lambda x: x[choice], self.symmetries)
+        seen = permute_state(state, by, network.game.ring)
+        sampled, quantiles = sample_actions(network, self.params, key, seen, count, sampling)
+        tokens = permute_tokens(sampled.tokens, by.inverse, network.space)
+        return sampled._replace(tokens=tokens), quantiles
+
+
+def grow_tree(
+    simulator: Simulator,
+    root: Evaluation,
+    prior_logits: Float[Array, "B slots"],
+    root_selection: Callable,
+    interior_selection: Callable,
+    extra_data: object = None,
+) -> mctx.Tree:
+    """Makes the simulations of `SearchConfig.num_simulations`.
+
+    Args:
+        simulator: makes the nodes.
+        root: the root.
+        prior_logits: of the root's slots.
+        root_selection: mctx's rule of the slot to try at the root.
+        interior_selection: that of the nodes below; for both rules the key that mctx gives is the
+            same for all games, and not to be used.
+        extra_data: for the rules.
+    """
+    count = simulator.config.num_actions
+    # A spare slot stands for no action, whatever its prior.
+    is_spare = jnp.arange(prior_logits.shape[1]) >= count
+    is_invalid = is_spare | ~is_alive(prior_logits)
+    return mctx.search(
+        params=None,
+        rng_key=jax.random.key(0, impl="unsafe_rbg"),
+        root=mctx.RootFnOutput(prior_logits=prior_logits, value=root.value, embedding=root.node),
+        recurrent_fn=simulator.recurrent_fn,
+        root_action_selection_fn=root_selection,
+        interior_action_selection_fn=interior_selection,
+        num_simulations=simulator.config.num_simulations,
+        invalid_actions=is_invalid.astype(prior_logits.dtype),
+        extra_data=extra_data,
+    )
+
+
+def read_result(
+    simulator: Simulator,
+    root: Evaluation,
+    choice: Int[Array, "B"],
+    weights: Float[Array, "B K"],
+    value: Float[Array, "B"],
+) -> SearchResult:
+    """The result of a search that chose slot ``choice`` (B,)."""
+    prior = jax.nn.softmax(root.sampled.prior_logits)
+    return SearchResult(
+        action=simulator.network.space.decode(take(root.sampled.tokens, choice)),
+        tokens=root.sampled.tokens,
+        weights=weights,
+        entropy=-jax.scipy.special.xlogy(prior, prior).sum(axis=-1),
+        value=value,
+    )
+
+
+def take(tokens: Int32[Array, "B K k"], choice: Int[Array, "B"]) -> Int32[Array, "B k"]:
+    """Row ``choice`` (B,) of tokens (B, K, k): (B, k)."""
+    return jnp.take_along_axis(tokens, choice[:, None, None], axis=1)[:, 0]
+
+
+def pad(slots: Float[Array, "B K"], spare: int, value: float) -> Float[Array, "B slots"]:
+    """Adds ``spare`` slots with ``value``: (B, K + spare)."""
+    return jnp.pad(slots, ((0, 0), (0, spare)), constant_values=value)
