@@ -1,164 +1,147 @@
-"""The search on positions whose best move is known."""
+"""Gumbel AlphaZero: its improved policy, by hand."""
 
-import functools
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from networks.network import AgentNetwork
-from search.gumbel import SearchConfig, search
-from tensorgame.factors import ActionSpace
-from tensorgame.game import Game, State
-from tensorgame.rings import Z2
+from search import gumbel
+from search.config import SearchConfig
 
-GAME = Game(Z2, max_moves=4, history=1)
-SPACE = ActionSpace(Z2, side=2, token_size=1)
-# 27 actions and 40 simulations: each action is visited once, and the best half of them twice.
-CONFIG = SearchConfig(
-    num_actions=SPACE.size, num_simulations=40, value_scale=0.2, rescale_values=False
-)
-WEIGHT_OF_VALUES = CONFIG.value_scale * (CONFIG.maxvisit_init + 2)
 GAMES = 4
+LIMIT = 4
 
 
-@pytest.fixture(scope="module")
-def agent(tiny_network, random_params):
-    """The network, its parameters, and ``run(params, keys, states)``, the compiled search."""
-    network = AgentNetwork(tiny_network, GAME, SPACE)
-    params = random_params(network, GAME.init(jnp.zeros((2, 2, 2), jnp.int8)))
-    return network, params, jax.jit(functools.partial(search, network, CONFIG))
+def residuals(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 2, (GAMES, 2, 2, 2))
 
 
-@pytest.fixture(scope="module")
-def rank_one(every_action) -> np.ndarray:
-    """The tensors of all actions, in the order of their list."""
-    return np.einsum("ni,nj,nk->nijk", *every_action(SPACE).transpose(1, 0, 2))
+def completed_values(tree, game: int, slots: int) -> tuple[np.ndarray, float]:
+    """Q of the root's slots, the mixed value in place of missing ones, and the mixed value."""
+    visits = tree.children_visits[game, 0, :slots].astype(float)
+    values = tree.children_rewards + tree.children_discounts * tree.children_values
+    values = values[game, 0, :slots].astype(float)
+    prior = np.exp(tree.children_prior_logits[game, 0, :slots], dtype=float) * (visits > 0)
+    weighted = (prior * values).sum() / prior.sum()
+    mixed = (tree.raw_values[game, 0] + visits.sum() * weighted) / (1.0 + visits.sum())
+    return np.where(visits > 0, values, mixed), mixed
 
 
-def constant_value(params: dict, value: float) -> dict:
-    """Parameters whose value is ``value`` moves everywhere."""
-    last = params["params"]["value"]["Dense_3"]
-    last = {
-        "kernel": jnp.zeros_like(last["kernel"]),
-        "bias": jnp.full_like(last["bias"], value / GAME.max_moves),
-    }
-    inner = {**params["params"], "value": {**params["params"]["value"], "Dense_3": last}}
-    return {"params": inner}
+def softmax(logits: np.ndarray) -> np.ndarray:
+    weights = np.exp(logits - logits.max())
+    return weights / weights.sum()
 
 
-def positions(residuals: np.ndarray, moves: int) -> State:
-    count = len(residuals)
-    return State(
-        residual=jnp.asarray(residuals, GAME.ring.dtype),
-        moves=jnp.full(count, moves, jnp.int32),
-        history=jnp.zeros((count, 1, 3, 2), jnp.int8),
-    )
+def scale(config: SearchConfig, tree, game: int) -> float:
+    return config.value_scale * (config.maxvisit_init + tree.children_visits[game, 0].max())
 
 
-def keys(seed: int = 0) -> jax.Array:
-    return jax.random.split(jax.random.key(seed), GAMES)
-
-
-def slice_ranks(residual: np.ndarray) -> int:
-    """The rank bound over Z_2 for 2 x 2 slices."""
-    determinants = residual[0, 0] * residual[1, 1] - residual[0, 1] * residual[1, 0]
-    return int((residual.any(axis=(0, 1)).astype(int) + determinants % 2).sum())
-
-
-def after(residual: np.ndarray, actions: np.ndarray) -> np.ndarray:
-    """The residuals after each of the actions (K, 3, S)."""
-    return (residual - np.einsum("ki,kj,kl->kijl", *actions.transpose(1, 0, 2))) % 2
-
-
-def test_the_move_that_solves_the_game_is_found_and_dominates(agent, rank_one):
-    _, params, run = agent
-    chosen = rank_one[[0, 7, 13, 26]]
-    result = run(params, keys(), positions(chosen, moves=GAME.max_moves - 1))
+def test_the_move_that_solves_the_game_is_found_and_dominates(bits, variants, keys):
+    chosen = np.einsum("ni,nj,nk->nijk", *bits.actions[[0, 7, 13, 26]].transpose(1, 0, 2))
+    states = bits.positions(chosen, moves=LIMIT - 1)
+    result, _ = bits.run(variants["gumbel"], bits.params(), keys(0), states)
     for i, residual in enumerate(chosen):
-        assert not after(residual, np.asarray(result.action[i])[None]).any()
-        solves = ~after(residual, np.asarray(SPACE.decode(result.tokens[i]))).any(axis=(1, 2, 3))
+        solves = ~bits.after(residual, result.tokens[i]).any(axis=(1, 2, 3))
         assert solves.sum() == 1
         assert result.weights[i][solves] > 0.99
+        made = np.asarray(bits.network.space.encode(jnp.asarray(result.action[i])))
+        assert not bits.after(residual, made[None]).any()
 
 
-def test_the_end_of_a_game_is_worth_its_reward_alone(agent):
-    """The improved policy by hand, for children that are solved or out of moves."""
-    network, params, run = agent
-    residuals = np.random.default_rng(1).integers(0, 2, (GAMES, 2, 2, 2))
-    residuals[0] = 1
-    states = positions(residuals, moves=GAME.max_moves - 1)
-    score = jax.jit(jax.vmap(functools.partial(network.apply, method="score"), (None, 0, 0)))
-    # Were values of ended games looked at, these would be seen.
-    for value in (0.0, 1000.0):
-        given = constant_value(params, value)
-        result = run(given, keys(), states)
-        log_probs, _ = score(given, states, result.tokens)
-        for i, residual in enumerate(residuals):
-            left = after(residual, np.asarray(SPACE.decode(result.tokens[i])))
-            returns = np.array([-1 - slice_ranks(x) for x in left])
-            improved = log_probs[i] + WEIGHT_OF_VALUES * returns
-            expected = jax.nn.log_softmax(improved)
-            np.testing.assert_allclose(jnp.log(result.weights[i]), expected, atol=2e-3)
-            assert returns.max() > returns.min()
+def test_the_improved_policy_adds_the_completed_values_to_the_logits(bits, variants, keys):
+    """In the middle of games, with actions that were visited once and twice."""
+    config, params = variants["gumbel"], bits.params(value=-3.0, slope=-0.1)
+    states = bits.positions(residuals(1), moves=1)
+    result, tree = bits.run(config, params, keys(1), states)
+    for i in range(GAMES):
+        values, _ = completed_values(tree, i, config.num_actions)
+        log_probs = bits.log_probs(params, result.tokens[i])
+        expected = softmax(log_probs + scale(config, tree, i) * values)
+        np.testing.assert_allclose(np.log(result.weights[i]), np.log(expected), atol=2e-3)
+        assert set(tree.children_visits[i, 0]) == {1, 2}
 
 
-def test_a_solved_game_is_worth_its_reward_alone_also_before_the_limit(agent, rank_one):
-    _, params, run = agent
-    states = positions(rank_one[[0, 7, 13, 26]], moves=0)
-    for value, dominates in ((-20.0, True), (20.0, False)):
-        result = run(constant_value(params, value), keys(), states)
-        for i, residual in enumerate(np.asarray(states.residual)):
-            left = after(residual, np.asarray(SPACE.decode(result.tokens[i])))
-            weight = result.weights[i][~left.any(axis=(1, 2, 3))]
-            assert weight > 0.99 if dominates else weight < 0.01
-
-
-def test_the_second_visit_of_a_move_looks_one_move_further(agent):
+def test_the_second_visit_of_a_move_looks_one_move_further(bits, variants, keys):
     """Two moves before the limit the first visit earns -1, the second -1 and the bound."""
-    network, params, run = agent
-    residuals = np.random.default_rng(1).integers(0, 2, (GAMES, 2, 2, 2))
-    states = positions(residuals, moves=GAME.max_moves - 2)
-    given = constant_value(params, 0.0)
-    result = run(given, keys(), states)
-    score = jax.jit(jax.vmap(functools.partial(network.apply, method="score"), (None, 0, 0)))
-    log_probs, _ = score(given, states, result.tokens)
-    values = np.array(jnp.log(result.weights) - log_probs) / WEIGHT_OF_VALUES
-    values -= values.max(axis=1, keepdims=True)
-    # The mean of what the two visits found below the move.
-    assert ((values < -0.1).sum(axis=1) == SPACE.size // 2).all()
-    np.testing.assert_allclose(2 * values, (2 * values).round(), atol=1e-2)
-    assert values.min() >= -(1 + 4) / 2 - 0.01
+    states = bits.positions(residuals(1), moves=LIMIT - 2)
+    _, tree = bits.run(variants["gumbel"], bits.params(), keys(1), states)
+    values = (
+        tree.children_rewards[:, 0] + tree.children_discounts[:, 0] * tree.children_values[:, 0]
+    )
+    twice = tree.children_visits[:, 0] == 2
+    unsolved = tree.children_discounts[:, 0] == 1
+    assert (twice.sum(axis=1) == 27 // 2).all()
+    np.testing.assert_array_equal(values[~twice], -1.0)
+    # The mean of what the two visits found: -1 and -2 - bound, whose largest is 4.
+    second = 2.0 * values[twice & unsolved] + 1.0
+    assert (second <= -2.0).all()
+    assert (second >= -6.0).all()
+    np.testing.assert_array_equal(second, second.round())
 
 
-def test_weights_are_a_distribution_over_distinct_legal_actions(agent, every_action):
-    _, params, run = agent
-    residuals = np.random.default_rng(2).integers(0, 2, (GAMES, 2, 2, 2))
-    result = run(params, keys(), positions(residuals, moves=0))
-    np.testing.assert_allclose(result.weights.sum(axis=1), 1.0, rtol=1e-5)
-    legal = {action.tobytes() for action in every_action(SPACE)}
-    for tokens, action in zip(result.tokens, np.asarray(result.action), strict=True):
-        assert {a.tobytes() for a in np.asarray(SPACE.decode(tokens))} == legal
-        assert action.tobytes() in legal
-    assert (result.entropy > 0).all()
-    assert (result.entropy < np.log(SPACE.size) + 1e-4).all()
+def test_the_move_is_the_best_of_the_most_visited_by_gumbel_and_value(bits, variants, keys):
+    for name in ("gumbel", "gumbel of samples"):
+        config, params = variants[name], bits.params(value=-3.0, slope=-0.1)
+        states = bits.positions(residuals(2), moves=1)
+        result, tree = bits.run(config, params, keys(2), states)
+        made = np.asarray(bits.network.space.encode(jnp.asarray(result.action)))
+        visits = tree.children_visits[:, 0]
+        for i in range(GAMES):
+            mine = (result.tokens[i] == made[i]).all(axis=1) & (result.weights[i] > 0)
+            assert visits[i][mine] == visits[i].max()
 
 
-def test_a_games_result_depends_on_its_own_key_and_state_alone(agent):
-    network, params, _ = agent
-    # With few actions it is chance which of them are looked at, at all depths.
-    run = jax.jit(functools.partial(search, network, SearchConfig(num_actions=3)))
-    residuals = np.random.default_rng(3).integers(0, 2, (GAMES, 2, 2, 2))
-    first = run(params, keys(), positions(residuals, moves=1))
-    # The same game 2 in another place among other games with other keys.
-    others = np.random.default_rng(4).integers(0, 2, (GAMES, 2, 2, 2))
-    others[0] = residuals[2]
-    other_keys = keys(1).at[0].set(keys()[2])
-    second = run(params, other_keys, positions(others, moves=1))
-    np.testing.assert_array_equal(first.tokens[2], second.tokens[0])
-    np.testing.assert_array_equal(first.action[2], second.action[0])
-    np.testing.assert_allclose(first.weights[2], second.weights[0], rtol=1e-4)
-    # Another key alone gives other Gumbels.
-    third = run(params, keys(1), positions(residuals, moves=1))
-    assert np.any(first.tokens[2] != third.tokens[2])
+def test_with_a_spare_slot_the_others_keep_their_share(bits, variants, keys):
+    """P e^sigma(q) over the sum of these and (1 - sum p) e^sigma(mixed value)."""
+    config, params = variants["gumbel with others"], bits.params(value=-3.0, slope=-0.1)
+    count = config.num_actions
+    states = bits.positions(residuals(3), moves=1)
+    result, tree = bits.run(config, params, keys(3), states)
+    for i in range(GAMES):
+        values, mixed = completed_values(tree, i, count)
+        values = np.append(values, mixed)
+        values = (values - values.min()) / (values.max() - values.min())
+        probabilities = np.exp(bits.log_probs(params, result.tokens[i]))
+        logits = np.log(np.append(probabilities, 1.0 - probabilities.sum()))
+        expected = softmax(logits + scale(config, tree, i) * values)
+        np.testing.assert_allclose(result.weights[i], expected[:count], atol=1e-4)
+        assert expected[count] > 0.05
+
+
+def test_nothing_is_left_for_others_when_all_are_sampled():
+    everything = np.log(np.full((1, 27), 1.0 / 27.0), dtype=np.float32)
+    assert gumbel._log_of_rest(jnp.asarray(everything)) < -1e8
+    np.testing.assert_allclose(
+        gumbel._log_of_rest(jnp.asarray(everything[:, :9])), np.log(2.0 / 3.0), rtol=1e-5
+    )
+    # The slots that beam search had no actions for.
+    dead = jnp.asarray(np.append(everything, [[-1e9]], axis=1))
+    assert gumbel._log_of_rest(dead) < -1e8
+
+
+def test_independent_samples_have_their_shares_as_the_prior(bits, variants, keys):
+    config, params = variants["gumbel of samples"], bits.params(value=-3.0, slope=-0.1)
+    states = bits.positions(residuals(4), moves=1)
+    result, tree = bits.run(config, params, keys(4), states)
+    for i in range(GAMES):
+        prior = np.exp(tree.children_prior_logits[i, 0], dtype=float)
+        _, counts = np.unique(result.tokens[i], axis=0, return_counts=True)
+        np.testing.assert_allclose(np.sort(prior[prior > 0] * 16), np.sort(counts), rtol=1e-5)
+        values, _ = completed_values(tree, i, config.num_actions)
+        values = (values - values.min()) / (values.max() - values.min())
+        with np.errstate(divide="ignore"):
+            expected = softmax(np.log(prior) + scale(config, tree, i) * values)
+        np.testing.assert_allclose(result.weights[i], expected, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_beams_and_all_simulations_on_one_action_still_work(bits, keys):
+    """One slot, the least there can be."""
+    config = SearchConfig(num_actions=1, num_simulations=3)
+    states = bits.positions(residuals(5), moves=1)
+    for each in (config, dataclasses.replace(config, unsampled_mass=True)):
+        result, tree = bits.run(each, bits.params(), keys(5), states)
+        assert np.isfinite(jax.tree.leaves(result.value)).all()
+        assert (tree.children_visits[:, 0, 0] == 3).all()
