@@ -41,7 +41,7 @@ def _without_demonstrations(config: Config) -> Config:
 VARIANTS: dict[str, Callable[[Config], Config]] = {
     "gumbel+beam": lambda config: config,
     "gumbel+iid": _replaced("search", sampling="independent"),
-    "sampled_alphazero": _replaced("search", algorithm="sampled_alphazero"),
+    "sampled_alphazero": _replaced("search", algorithm="sampled_alphazero", sampling="independent"),
     "unsampled mass": _replaced("search", unsampled_mass=True),
     "no change of basis": _replaced("game", canonical_probability=1.0),
     "no demonstrations": _without_demonstrations,

@@ -27,7 +27,7 @@ _CHECKED = {
 _MODULES = [f"{package}.{name}" for package, names in _CHECKED.items() for name in names]
 with install_import_hook(_MODULES, "beartype.beartype"):
     from networks.network import AgentNetwork, NetworkConfig
-    from search.gumbel import SearchConfig
+    from search.config import SearchConfig
     from tensorgame.factors import ActionSpace
     from tensorgame.game import State
     from training.config import Config, GameConfig, LearnerConfig, SelfPlayConfig

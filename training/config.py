@@ -13,7 +13,8 @@ import jax
 import numpy as np
 
 from networks.network import AgentNetwork, NetworkConfig
-from search.gumbel import SearchConfig
+from search import config as search_config
+from search.config import SearchConfig
 from tensorgame import rings, targets
 from tensorgame.demonstrations import DemonstrationSampler
 from tensorgame.factors import ActionSpace
@@ -249,6 +250,10 @@ class Config:
             f"network.token_size is {size}, which makes {space.vocabulary} values a token; at most "
             f"{MAX_VOCABULARY} are supported, so use a smaller divisor of {side}",
         )
+        try:
+            search_config.check(self.search)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
         actions = self.search.num_actions
         _require(
             actions <= space.size,
@@ -366,6 +371,7 @@ _MAY_BE_ZERO = {
     "demonstrations.max_factors",
     "demonstrations.large",
     "network.token_size",
+    "search.noise_fraction",
     "search.value_scale",
     "search.maxvisit_init",
     "learner.demonstration_batch",
@@ -381,6 +387,7 @@ _MAY_BE_ZERO = {
     "devices",
 }
 _AT_MOST = {
+    "search.noise_fraction": 1.0,
     "learner.reanalysed_share": 1.0,
     "learner.swapped_share": 1.0,
     "game.canonical_probability": 1.0,

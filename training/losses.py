@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from search.policy_loss import policy_loss
 from training.config import Config
 from training.replay import Example
 
@@ -41,9 +42,7 @@ def example_losses(config: Config, params: dict, examples: Example) -> Losses:
         log_probs, quantiles = config.agent.apply(
             params, example.state, example.tokens, method="score"
         )
-        # Actions without weight may be padding, whose log-probability is meaningless.
-        scored = jnp.where(example.weights > 0, log_probs, 0.0)
-        policy = -jnp.sum(example.weights * scored)
+        policy = policy_loss(log_probs, example.weights, config.search.unsampled_mass)
         return Losses(policy, quantile_loss(quantiles, example.value))
 
     return jax.vmap(one)(examples)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Key
 
-from search.gumbel import search
+from search.search import search
 from training.config import Config
 from training.replay import Example
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32, Int32, Key
 
-from search.gumbel import SearchResult, search
+from search.search import search
+from search.tree import SearchResult
 from tensorgame.game import State
 from tensorgame.symmetries import Basis, change_basis, to_canonical
 from training.config import Config

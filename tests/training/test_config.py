@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from networks.network import NetworkConfig
-from search.gumbel import SearchConfig
+from search.config import SearchConfig
 from training.config import (
     MAX_VOCABULARY,
     Config,
@@ -46,6 +46,10 @@ RUNS = {
             history=1,
         ),
         learner=LearnerConfig(swapped_share=0.5),
+    ),
+    "the search of the paper, part of what is learned being searched again": Config(
+        search=SearchConfig(algorithm="sampled_alphazero", sampling="independent"),
+        learner=LearnerConfig(reanalysed_share=0.5, microbatches=4, decay_updates=9),
     ),
     "a single action": Config(
         game=GameConfig(targets=("matmul:1,1,1",)), search=SearchConfig(num_actions=1)
@@ -111,6 +115,8 @@ def replaced(section: str, **fields) -> Config:
         ("network", {"width": 0}, "network.width is 0; it must be positive"),
         ("network", {"token_size": -2}, "network.token_size is -2; it must not be negative"),
         ("search", {"num_actions": 3376}, "search.num_actions is 3376, more than the 3375"),
+        ("search", {"algorithm": "uct"}, "search.algorithm is 'uct'; use one of gumbel, sampled"),
+        ("search", {"noise_fraction": 1.5}, "search.noise_fraction is 1.5; it must be at most"),
         ("search", {"num_simulations": 0}, "search.num_simulations is 0; it must be positive"),
         ("game", {"history": 2.0}, "game.history is 2.0; it must be of type int"),
         ("game", {"shared_basis": 1}, "game.shared_basis is 1; it must be of type bool"),

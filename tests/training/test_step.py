@@ -163,7 +163,7 @@ def test_the_only_communication_is_one_mean_an_update_and_one_sum_a_step(trainer
 DEVICES_SCRIPT = """
 import jax, numpy as np
 from networks.network import NetworkConfig
-from search.gumbel import SearchConfig
+from search.config import SearchConfig
 from training.config import *
 from training.step import *
 
