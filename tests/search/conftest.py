@@ -114,7 +114,8 @@ def _compiled(network: TableNetwork, config: SearchConfig) -> Callable:
         # Tree holds constants that are no arrays of the tree.
         return result, trees[0].replace(extra_data=None)
 
-    return jax.jit(with_tree)
+    # Much is compiled and little computed.
+    return jax.jit(with_tree, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @pytest.fixture(scope="session")

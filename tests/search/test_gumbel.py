@@ -137,8 +137,7 @@ def test_independent_samples_have_their_shares_as_the_prior(bits, variants, keys
 
 
 @pytest.mark.slow
-def test_beams_and_all_simulations_on_one_action_still_work(bits, keys):
-    """One slot, the least there can be."""
+def test_one_slot_is_enough(bits, keys):
     config = SearchConfig(num_actions=1, num_simulations=3)
     states = bits.positions(residuals(5), moves=1)
     for each in (config, dataclasses.replace(config, unsampled_mass=True)):

@@ -78,12 +78,16 @@ def test_every_simulation_follows_puct(bits, variants, keys):
 
 
 def test_every_simulation_follows_puct_with_values_in_moves_and_beams(scalars, keys):
-    """The search that `test_a_game_of_two_moves_is_solved` compiles."""
+    """The search that `test_a_game_of_two_moves_is_solved` compiles.
+
+    The values promise so much that a node is worth more than its actions: a slot without an action
+    must not win by that.
+    """
     config = SearchConfig(
         algorithm="sampled_alphazero", num_actions=4, num_simulations=24, rescale_values=False
     )
-    states = scalars.positions(np.arange(1, GAMES + 1).reshape(-1, 1, 1, 1), moves=0)
-    _, tree = scalars.run(config, scalars.params(value=-2.0, slope=0.3), keys(1), states)
+    states = scalars.positions(np.arange(1, GAMES + 1).reshape(-1, 1, 1, 1), moves=LIMIT - 2)
+    _, tree = scalars.run(config, scalars.params(value=20.0, slope=0.3), keys(1), states)
     for i in range(GAMES):
         replay(tree, i, raw=True)
 

@@ -85,6 +85,15 @@ def test_no_dead_slot_is_tried_at_any_depth(middle, variants, name):
     assert (result.weights[dead] == 0).all()
 
 
+@pytest.mark.parametrize("name", NAMES[1:])
+def test_all_nodes_draw_different_actions(bits, keys, variants, name):
+    """The policy is the same everywhere, so that chance alone distinguishes nodes."""
+    states = bits.positions(residuals(6), moves=0)
+    _, tree = bits.run(variants[name], bits.params(value=-3.0), keys(6), states)
+    for tokens in tree.embeddings.tokens:
+        assert len(np.unique(tokens.reshape(len(tokens), -1), axis=0)) == len(tokens)
+
+
 @every_variant
 def test_the_entropy_is_that_of_the_prior_of_the_samples(middle, variants, name):
     result, tree, _ = middle(name)
@@ -117,6 +126,8 @@ def test_the_last_move_is_worth_its_reward_alone(bits, variants, keys, name, val
         expected = np.array([-1.0 - slice_ranks(x) for x in left])
         slots = np.flatnonzero(visited[i])
         np.testing.assert_array_equal(root_values(tree)[i, slots], expected[slots])
+        np.testing.assert_array_equal(tree.children_discounts[i, 0, slots], 0.0)
+        np.testing.assert_array_equal(tree.raw_values[i, tree.children_index[i, 0, slots]], 0.0)
         differ += len(set(expected[slots])) > 1
     assert differ
 
