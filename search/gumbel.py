@@ -7,6 +7,7 @@ ablation, it improves that over the samples, each with its share as the prior an
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from networks.network import AgentNetwork
 from search.config import SearchConfig
 from search.policy_loss import NEGLIGIBLE_MASS
 from search.sampling import DEAD
-from search.tree import SearchResult, Simulator, grow_tree, pad, read_result
+from search.tree import Evaluation, SearchResult, Simulator, grow_tree, pad, read_result
 from tensorgame.game import State
 from tensorgame.symmetries import SignedPermutation
 
@@ -66,7 +67,11 @@ def search(
 
 
 def _halve_sequentially(
-    simulator: Simulator, root, prior_logits: jax.Array, gumbels: jax.Array, qtransform
+    simulator: Simulator,
+    root: Evaluation,
+    prior_logits: Float[Array, "B slots"],
+    gumbels: Float[Array, "B slots"],
+    qtransform: Callable,
 ) -> mctx.Tree:
     """`mctx.gumbel_muzero_policy` with the Gumbels that sampled the actions, not new ones.
 

@@ -89,7 +89,7 @@ class Simulator:
         return Evaluation(node, sampled, risk_seeking_mean(quantiles))
 
     def recurrent_fn(
-        self, _params: dict, _key: jax.Array, choice: Int[Array, "B"], parent: Node
+        self, _params: None, _key: jax.Array, choice: Int[Array, "B"], parent: Node
     ) -> tuple[mctx.RecurrentFnOutput, Node]:
         """The step of mctx from a node to its child in slot ``choice`` (B,)."""
         action = self.network.space.decode(take(parent.tokens, choice))
