@@ -1,4 +1,12 @@
-"""Attention and the feed-forward block, shared by the torso and the policy head."""
+"""The attention block that the whole network is made of (paper, Supplementary A.1).
+
+    x = x + Linear(attention of LN(x) to LN(y));  x = x + MLP(LN(x))
+
+`ToHeads` and `FromHeads` are what comes before and after the attention itself, `attend`. The policy
+head keeps keys and values between them, so the block is not one module.
+"""
+
+import dataclasses
 
 import flax.linen as nn
 import jax
@@ -10,13 +18,31 @@ from jaxtyping import Array, Bool, Float
 _FUSED_SCORES = 128
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BlockConfig:
+    """Sizes and precision of an attention block.
+
+    Attributes:
+        heads: attention heads.
+        head_dim: d, features of a head.
+        mlp_factor: hidden width of the MLP over that of its input.
+        dtype: what it computes in. Parameters, the softmax and the inside of layer norms are
+            float32 whatever it is.
+    """
+
+    heads: int
+    head_dim: int
+    mlp_factor: int
+    dtype: jnp.dtype
+
+
 def attend(
     query: Float[Array, "*batch N heads d"],
     key: Float[Array, "*batch M heads d"],
     value: Float[Array, "*batch M heads d"],
     mask: Bool[Array, "N M"] | None = None,
 ) -> Float[Array, "*batch N heads d"]:
-    """Scaled dot-product attention with the softmax over M.
+    """Scaled dot-product attention with a float32 softmax over M.
 
     Args:
         query: (..., N, heads, d).
@@ -25,29 +51,58 @@ def attend(
         mask: which keys a query sees, bool (N, M); all of them by default.
 
     Returns:
-        (..., N, heads, d).
+        (..., N, heads, d), of the dtype of ``value``.
     """
     query = query * query.shape[-1] ** -0.5
-    hidden = 0.0 if mask is None else jnp.where(mask, 0.0, -1e9)[:, :, None]
+    hidden = 0.0 if mask is None else jnp.where(mask, 0.0, -1e9)
     if query.shape[-3] * key.shape[-3] <= _FUSED_SCORES:
-        scores = (query[..., :, None, :, :] * key[..., None, :, :, :]).sum(-1) + hidden
-        weights = jax.nn.softmax(scores, axis=-2)
+        scores = (query[..., :, None, :, :] * key[..., None, :, :, :]).sum(-1, dtype=jnp.float32)
+        scores += hidden if mask is None else hidden[:, :, None]
+        weights = jax.nn.softmax(scores, axis=-2).astype(value.dtype)
         return (weights[..., None] * value[..., None, :, :, :]).sum(-3)
-    scores = jnp.einsum("...nhd,...mhd->...nmh", query, key) + hidden
-    return jnp.einsum("...nmh,...mhd->...nhd", jax.nn.softmax(scores, axis=-2), value)
+    scores = jnp.einsum("...nhd,...mhd->...hnm", query, key, preferred_element_type=jnp.float32)
+    weights = jax.nn.softmax(scores + hidden, axis=-1).astype(value.dtype)
+    return jnp.einsum("...hnm,...mhd->...nhd", weights, value)
 
 
-class FeedForward(nn.Module):
-    """A pre-norm two-layer MLP with its skip connection.
+class ToHeads(nn.Module):
+    """A layer norm, then linear maps without bias to the heads.
 
     Attributes:
-        factor: hidden width over the width of the input.
+        config: sizes.
+        count: how many maps: 3 for query, key and value of a self-attention; where x and y differ,
+            1 for the query from x, and 2 for key and value from y.
     """
 
-    factor: int
+    config: BlockConfig
+    count: int
 
     @nn.compact
-    def __call__(self, x: Float[Array, "*batch C"]) -> Float[Array, "*batch C"]:
-        """Maps (..., C) to (..., C)."""
-        hidden = nn.Dense(self.factor * x.shape[-1])(nn.LayerNorm()(x))
-        return x + nn.Dense(x.shape[-1])(nn.gelu(hidden))
+    def __call__(self, x: Float[Array, "*batch C"]) -> Float[Array, "{self.count} *batch heads d"]:
+        """Maps (..., C) to (count, ..., heads, d)."""
+        c = self.config
+        shape = (self.count, c.heads, c.head_dim)
+        normed = nn.LayerNorm(dtype=c.dtype)(x)
+        projected = nn.DenseGeneral(shape, use_bias=False, dtype=c.dtype)(normed)
+        return jnp.moveaxis(projected, -3, 0)
+
+
+class FromHeads(nn.Module):
+    """The linear map from the heads and the MLP, each with its skip connection.
+
+    Attributes:
+        config: sizes.
+    """
+
+    config: BlockConfig
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "*batch C"], attended: Float[Array, "*batch heads d"]
+    ) -> Float[Array, "*batch C"]:
+        """The block's output (..., C) from its input x (..., C) and what its heads saw."""
+        width, dtype = x.shape[-1], self.config.dtype
+        x = x + nn.DenseGeneral(width, axis=(-2, -1), dtype=dtype)(attended)
+        hidden = nn.LayerNorm(dtype=dtype)(x)
+        hidden = nn.gelu(nn.Dense(self.config.mlp_factor * width, dtype=dtype)(hidden))
+        return x + nn.Dense(width, dtype=dtype)(hidden)

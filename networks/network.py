@@ -4,12 +4,15 @@ Functions of ONE state; vmap them.
 """
 
 import dataclasses
+import functools
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Int32
+from jaxtyping import Array, Bool, Float32, Int, Int32
 
+from networks.attention import BlockConfig
 from networks.policy_head import KeyValues, PolicyHead
 from networks.torso import Torso
 from networks.value_head import ValueHead
@@ -19,12 +22,15 @@ from tensorgame.game import Game, State
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-    """Sizes of the network. The paper's are given in brackets; the defaults suit a laptop's CPU."""
+    """The network. The paper's numbers are given in brackets; the defaults suit a laptop's CPU."""
 
     width: int = 32
     """C, features of a torso cell (512)."""
     layers: int = 1
     """Torso layers of attentive modes (8)."""
+    separate_stages: bool = False
+    """Weights of its own for each of the three stages of a torso layer, instead of one set for all
+    (unknown)."""
     heads: int = 2
     """Attention heads of the torso (16)."""
     head_dim: int = 16
@@ -39,16 +45,26 @@ class NetworkConfig:
     """Attention heads of the policy head (32)."""
     policy_head_dim: int = 16
     """Features of a policy head's attention head (32)."""
+    dropout: float = 0.0
+    """Share of the policy head's features that are dropped while it learns (unknown); 0 for none.
+    """
     token_size: int = 0
     """d, entries of a factor in a token (5), a divisor of S; 0 for the most with |F|^d <= 4096."""
     value_width: int = 64
     """Hidden width of the value head (512)."""
     quantiles: int = 8
     """q, quantiles predicted by the value head (8)."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """What the network computes in (unknown). Parameters, layer norms,
+    softmaxes, log-probabilities and the value head are float32 either way."""
+    remat: bool = False
+    """Recompute the inside of each layer in the backward pass: less memory, a third more work."""
 
 
 class AgentNetwork(nn.Module):
     """See `encode`, `start`, `extend` and `score`.
+
+    Dropout acts only where `apply` is given a key ``rngs={"dropout": key}``, as the learner does.
 
     Attributes:
         config: sizes.
@@ -62,15 +78,22 @@ class AgentNetwork(nn.Module):
 
     def setup(self) -> None:
         c = self.config
-        self.torso = Torso(c.width, c.layers, c.heads, c.head_dim, c.mlp_factor)
+        block = functools.partial(BlockConfig, mlp_factor=c.mlp_factor, dtype=jnp.dtype(c.dtype))
+        self.torso = Torso(
+            c.width,
+            c.layers,
+            block(heads=c.heads, head_dim=c.head_dim),
+            c.separate_stages,
+            c.remat,
+        )
         self.policy = PolicyHead(
             num_tokens=self.space.num_tokens,
             vocabulary=self.space.vocabulary,
             width=c.policy_width,
             layers=c.policy_layers,
-            heads=c.policy_heads,
-            head_dim=c.policy_head_dim,
-            mlp_factor=c.mlp_factor,
+            block=block(heads=c.policy_heads, head_dim=c.policy_head_dim),
+            dropout=c.dropout,
+            remat=c.remat,
         )
         self.value = ValueHead(c.value_width, c.quantiles, float(self.game.max_moves))
 
@@ -81,7 +104,9 @@ class AgentNetwork(nn.Module):
         scalars = state.moves[None] / self.game.max_moves
         return self.policy.remember(self.torso(planes.astype(jnp.float32), scalars))
 
-    def start(self, memory: KeyValues) -> tuple[Float[Array, "V"], Float[Array, "q"], KeyValues]:
+    def start(
+        self, memory: KeyValues
+    ) -> tuple[Float32[Array, "V"], Float32[Array, "q"], KeyValues]:
         """Log-probabilities of an action's first token (V,), value quantiles (q,), and a cache."""
         logits, features, cache = self.policy.start(memory)
         return self._mask(logits, 0, jnp.array(False)), self.value(features), cache
@@ -93,7 +118,7 @@ class AgentNetwork(nn.Module):
         tokens: Int32[Array, "A n"],
         position: Int32[Array, ""],
         started: Bool[Array, "A n"],
-    ) -> tuple[Float[Array, "A n V"], KeyValues]:
+    ) -> tuple[Float32[Array, "A n V"], KeyValues]:
         """Log-probabilities of the tokens that follow (A, n) tokens: (A, n, V).
 
         Args:
@@ -110,7 +135,7 @@ class AgentNetwork(nn.Module):
 
     def score(
         self, state: State, tokens: Int32[Array, "A k"]
-    ) -> tuple[Float[Array, "A"], Float[Array, "q"]]:
+    ) -> tuple[Float32[Array, "A"], Float32[Array, "q"]]:
         """Teacher forcing: log-probabilities (A,) of actions (A, k), and the quantiles (q,)."""
         memory = self.encode(state)
         first, quantiles, cache = self.start(memory)
@@ -122,9 +147,9 @@ class AgentNetwork(nn.Module):
 
     def _mask(
         self,
-        logits: Float[Array, "*batch V"],
+        logits: Float32[Array, "*batch V"],
         places: Int[Array, "n"] | int,
         started: Bool[Array, "*batch"],
-    ) -> Float[Array, "*batch V"]:
+    ) -> Float32[Array, "*batch V"]:
         legal = jnp.asarray(self.space.legal)[places, started.astype(jnp.int32)]
         return jax.nn.log_softmax(jnp.where(legal, logits, -1e9), axis=-1)

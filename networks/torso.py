@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from networks.attention import FeedForward, attend
+from networks.attention import BlockConfig, FromHeads, ToHeads, attend
 
 # Axes of the input (T, U, V, W) brought to (rows, columns, missing mode, T) for each grid:
 # (U, V), (W, U) and (V, W).
@@ -18,32 +18,28 @@ _PAIRS = ((0, 1), (2, 0), (1, 2))
 
 
 class AttentiveModes(nn.Module):
-    """Three stages of S parallel self-attentions over 2S cells; one set of weights for all.
+    """Three stages of S parallel self-attentions over 2S cells.
 
     Attributes:
-        heads: attention heads.
-        head_dim: features of a head.
-        mlp_factor: hidden width of the MLP over C.
+        block: sizes of the attention block.
+        separate_stages: whether each stage has weights of its own, or all three the same.
     """
 
-    heads: int
-    head_dim: int
-    mlp_factor: int
+    block: BlockConfig
+    separate_stages: bool
 
     @nn.compact
     def __call__(self, grids: Float[Array, "3 S S C"]) -> tuple[Float[Array, "3 S S C"], None]:
         """Maps grids (3, S, S, C) to the same shape; the None makes this the body of a scan."""
-        norm = nn.LayerNorm()
-        project = nn.DenseGeneral((3, self.heads, self.head_dim), use_bias=False)
-        merge = nn.DenseGeneral(grids.shape[-1], axis=(-2, -1))
-        feed_forward = FeedForward(self.mlp_factor)
+        count = len(_PAIRS) if self.separate_stages else 1
+        blocks = [(ToHeads(self.block, 3), FromHeads(self.block)) for _ in range(count)]
         grids = list(grids)
-        for first, second in _PAIRS:
+        for stage, (first, second) in enumerate(_PAIRS):
+            to_heads, from_heads = blocks[stage % count]
             # The second grid is transposed so that both have the shared mode in their rows, and
             # transposed back: otherwise unrelated rows would attend to each other.
             cells = jnp.concatenate([grids[first], grids[second].swapaxes(0, 1)], axis=1)
-            query, key, value = jnp.moveaxis(project(norm(cells)), -3, 0)
-            cells = feed_forward(cells + merge(attend(query, key, value)))
+            cells = from_heads(cells, attend(*to_heads(cells)))
             grids[first], transposed = jnp.split(cells, 2, axis=1)
             grids[second] = transposed.swapaxes(0, 1)
         return jnp.stack(grids), None
@@ -55,36 +51,37 @@ class Torso(nn.Module):
     Attributes:
         width: C, features of a cell.
         layers: number of `AttentiveModes`.
-        heads: attention heads.
-        head_dim: features of a head.
-        mlp_factor: hidden width of the MLPs over C.
+        block: sizes of the attention blocks.
+        separate_stages: whether the three stages of a layer have weights of their own.
+        remat: whether gradients recompute the inside of each layer instead of storing it.
     """
 
     width: int
     layers: int
-    heads: int
-    head_dim: int
-    mlp_factor: int
+    block: BlockConfig
+    separate_stages: bool = False
+    remat: bool = False
 
     @nn.compact
     def __call__(
         self, planes: Float[Array, "T S S S"], scalars: Float[Array, "N"]
     ) -> Float[Array, "3*S*S C"]:
         """Embeds planes (T, S, S, S) and scalars (N,), both float32, as (3 S^2, C)."""
-        side = planes.shape[-1]
+        side, dtype = planes.shape[-1], self.block.dtype
         grids = []
         for axes in _GRIDS:
             cells = planes.transpose(axes).reshape(side, side, -1)
             plane = nn.Dense(side * side)(scalars).reshape(side, side, 1)
             cells = jnp.concatenate([cells, plane], axis=-1)
             # A random bias keeps empty cells off zero, where a layer norm's gradient explodes.
-            embed = nn.Dense(self.width, bias_init=nn.initializers.normal(1.0))
+            embed = nn.Dense(self.width, bias_init=nn.initializers.normal(1.0), dtype=dtype)
             grids.append(embed(cells))
         stack = nn.scan(
-            AttentiveModes,
+            # A scan keeps XLA from undoing the recomputation, so that no barrier has to.
+            nn.remat(AttentiveModes, prevent_cse=False) if self.remat else AttentiveModes,
             variable_axes={"params": 0},
             split_rngs={"params": True},
             length=self.layers,
         )
-        grids, _ = stack(self.heads, self.head_dim, self.mlp_factor)(jnp.stack(grids))
+        grids, _ = stack(self.block, self.separate_stages, name="layers")(jnp.stack(grids))
         return grids.reshape(-1, self.width)

@@ -3,11 +3,11 @@
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Float32
 
 
 class ValueHead(nn.Module):
-    """A four-layer MLP from the features at START to quantiles.
+    """A four-layer MLP from the features at START to quantiles, in float32.
 
     Attributes:
         width: hidden width.
@@ -21,8 +21,9 @@ class ValueHead(nn.Module):
     scale: float
 
     @nn.compact
-    def __call__(self, features: Float[Array, "P"]) -> Float[Array, "q"]:
+    def __call__(self, features: Float[Array, "P"]) -> Float32[Array, "q"]:
         """Quantiles 1/2q, 3/2q, ... of the return-to-go, in moves: (q,), from features (P,)."""
+        features = features.astype(jnp.float32)
         for _ in range(3):
             features = nn.relu(nn.Dense(self.width)(features))
         return self.scale * nn.Dense(self.quantiles)(features)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from search.policy_loss import policy_loss
 from training.config import Config
@@ -35,14 +35,21 @@ def quantile_loss(quantiles: Float[Array, "q"], target: Float[Array, ""]) -> Flo
     return jnp.mean(weight * optax.losses.huber_loss(error))
 
 
-def example_losses(config: Config, params: dict, examples: Example) -> Losses:
-    """Losses of each of N examples, (N,) each."""
+def example_losses(
+    config: Config, params: dict, examples: Example, keys: Key[Array, "N"]
+) -> Losses:
+    """Losses of each of N examples, (N,) each; the keys are for dropout.
 
-    def one(example: Example) -> Losses:
+    The keys may be those that sampled the examples.
+    """
+
+    def one(example: Example, key: jax.Array) -> Losses:
+        # Not a number that is folded into these keys elsewhere (replay, reanalyse).
+        rngs = {"dropout": jax.random.fold_in(key, 2**31 + 2)} if config.network.dropout else None
         log_probs, quantiles = config.agent.apply(
-            params, example.state, example.tokens, method="score"
+            params, example.state, example.tokens, method="score", rngs=rngs
         )
         policy = policy_loss(log_probs, example.weights, config.search.unsampled_mass)
         return Losses(policy, quantile_loss(quantiles, example.value))
 
-    return jax.vmap(one)(examples)
+    return jax.vmap(one)(examples, keys)

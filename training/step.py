@@ -207,9 +207,11 @@ def _learn(config: Config, key: jax.Array, state: TrainState, replay: Replay):
     replay_batch = config.learner.replay_batch // devices
     demonstration_batch = config.learner.demonstration_batch // devices
 
-    def objective(params: dict, batch: tuple[Example, jax.Array]) -> tuple[jax.Array, Losses]:
-        examples, is_real = batch
-        losses = example_losses(config, params, examples)
+    def objective(
+        params: dict, batch: tuple[Example, jax.Array, jax.Array]
+    ) -> tuple[jax.Array, Losses]:
+        examples, keys, is_real = batch
+        losses = example_losses(config, params, examples, keys)
         total = config.learner.policy_weight * losses.policy
         total += config.learner.value_weight * losses.value
         return jnp.where(is_real, total, 0.0).mean(), losses
@@ -220,8 +222,8 @@ def _learn(config: Config, key: jax.Array, state: TrainState, replay: Replay):
         replay_keys = _keys(replay_key, replay_batch)
         demonstration_keys = _keys(demonstration_key, demonstration_batch)
         examples, played = sample_batch(config, replay_keys, demonstration_keys, replay)
+        keys = jnp.concatenate([replay_keys, demonstration_keys])
         if config.permutations is not None:
-            keys = jnp.concatenate([replay_keys, demonstration_keys])
             examples = seen_through(config, keys, examples)
         if config.learner.reanalysed_share:
             examples = reanalyse(config, params, replay_keys, examples, played)
@@ -230,7 +232,7 @@ def _learn(config: Config, key: jax.Array, state: TrainState, replay: Replay):
         gradients, losses = _accumulate(
             jax.grad(objective, has_aux=True),
             params,
-            (examples, is_real),
+            (examples, keys, is_real),
             config.learner.microbatches,
         )
         sums = [

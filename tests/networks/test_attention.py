@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from networks import attention
-from networks.attention import FeedForward, attend
+from networks.attention import BlockConfig, FromHeads, ToHeads, attend
 
 
 def by_definition(query, key, value, mask):
@@ -42,9 +42,52 @@ def test_leading_axes_are_a_batch(count):
         np.testing.assert_allclose(found, by_definition(*one, everything), atol=1e-5)
 
 
-def test_the_feed_forward_block_acts_on_each_cell_alone():
-    block = FeedForward(factor=2)
-    cells = jax.random.normal(jax.random.key(0), (5, 6))
-    params = block.init(jax.random.key(1), cells)
-    changed = jax.jit(block.apply)(params, cells.at[2].add(1.0)) - block.apply(params, cells)
+@pytest.mark.parametrize("count", [4, 20])
+def test_weights_are_float32_and_the_result_is_of_the_dtype_of_the_values(count):
+    """With bfloat16 inputs the one difference is their own rounding and that of the result."""
+    given = jax.random.normal(jax.random.key(0), (3, count, 3, 4)).astype(jnp.bfloat16)
+    found = jax.jit(attend)(*given)
+    assert found.dtype == jnp.bfloat16
+    everything = np.ones((count, count), bool)
+    expected = by_definition(*np.asarray(given.astype(jnp.float32)), everything)
+    np.testing.assert_allclose(found.astype(jnp.float32), expected, atol=0.02)
+
+
+def layer_norm(x):
+    x = x - x.mean(axis=-1, keepdims=True)
+    return x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + 1e-6)
+
+
+def test_the_block_is_that_of_the_paper():
+    """Cross-attention of 5 cells of width 6 to 7 of width 8, against the definition."""
+    rng = np.random.default_rng(0)
+    x, y = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((5, 6), (7, 8)))
+    config = BlockConfig(heads=3, head_dim=4, mlp_factor=2, dtype=jnp.dtype(jnp.float32))
+    to_query, to_memory, from_heads = ToHeads(config, 1), ToHeads(config, 2), FromHeads(config)
+    of_query, of_memory = to_query.init(jax.random.key(1), x), to_memory.init(jax.random.key(2), y)
+    (query,) = to_query.apply(of_query, x)
+    key, value = to_memory.apply(of_memory, y)
+    of_output = from_heads.init(jax.random.key(3), x, query)
+    found = from_heads.apply(of_output, x, attend(query, key, value))
+
+    weights = of_query["params"]["DenseGeneral_0"]["kernel"][:, 0]
+    expected_query = np.einsum("nc,chd->nhd", layer_norm(x), weights)
+    np.testing.assert_allclose(query, expected_query, atol=1e-5)
+    weights = of_memory["params"]["DenseGeneral_0"]["kernel"]
+    expected_key, expected_value = np.einsum("nc,ckhd->knhd", layer_norm(y), weights)
+    attended = by_definition(expected_query, expected_key, expected_value, np.ones((5, 7), bool))
+    params = of_output["params"]
+    x = x + np.einsum("nhd,hdc->nc", attended, params["DenseGeneral_0"]["kernel"])
+    hidden = jax.nn.gelu(layer_norm(x) @ params["Dense_0"]["kernel"])
+    assert hidden.shape == (5, 12)
+    np.testing.assert_allclose(found, x + hidden @ params["Dense_1"]["kernel"], atol=1e-5)
+
+
+def test_what_comes_after_the_heads_acts_on_each_cell_alone():
+    config = BlockConfig(heads=2, head_dim=4, mlp_factor=2, dtype=jnp.dtype(jnp.float32))
+    block = FromHeads(config)
+    cells, attended = jnp.ones((5, 6)), jax.random.normal(jax.random.key(0), (5, 2, 4))
+    params = block.init(jax.random.key(1), cells, attended)
+    apply = jax.jit(block.apply)
+    changed = apply(params, cells.at[2, 0].add(1.0), attended) - apply(params, cells, attended)
     np.testing.assert_array_equal(jnp.abs(changed).max(axis=1) > 0, np.arange(5) == 2)

@@ -1,5 +1,7 @@
 """The losses: quantiles in the right order, and only actions with weight count."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,10 +63,22 @@ def test_the_policy_loss_is_the_cross_entropy_over_actions_with_weight(tiny, ran
     @jax.jit
     def both(params):
         scored = tiny.agent.apply(params, one.state, one.tokens, method="score")
-        return example_losses(tiny, params, given), scored
+        return example_losses(tiny, params, given, jax.random.split(jax.random.key(0), 1)), scored
 
     losses, (log_probs, quantiles) = both(params)
     expected = -(0.75 * log_probs[0] + 0.25 * log_probs[1])
     np.testing.assert_allclose(losses.policy, [expected], rtol=1e-5)
     np.testing.assert_allclose(losses.value, [quantile_loss(quantiles, one.value)], rtol=1e-5)
     assert log_probs[2] < -1e6, "padding is no action"
+
+
+def test_dropout_follows_the_keys(tiny, random_params):
+    network = dataclasses.replace(tiny.network, dropout=0.5)
+    config = dataclasses.replace(tiny, network=network)
+    given = examples(tiny, [0.75, 0.25, 0, 0])
+    params = random_params(tiny.agent, jax.tree.map(lambda x: x[0], given).state)
+    run = jax.jit(lambda seed: example_losses(config, params, given, jax.random.split(seed, 1)))
+    once, again, other = (run(jax.random.key(seed)) for seed in (0, 0, 1))
+    assert once == again
+    assert once.policy != other.policy
+    assert once.value != other.value
