@@ -370,6 +370,7 @@ _MAY_BE_ZERO = {
     "game.signed_permutations",
     "demonstrations.max_factors",
     "demonstrations.large",
+    "network.dropout",
     "network.token_size",
     "search.noise_fraction",
     "search.value_scale",
@@ -387,6 +388,7 @@ _MAY_BE_ZERO = {
     "devices",
 }
 _AT_MOST = {
+    "network.dropout": 0.9,
     "search.noise_fraction": 1.0,
     "learner.reanalysed_share": 1.0,
     "learner.swapped_share": 1.0,
