@@ -19,10 +19,10 @@ from jaxtyping import install_import_hook
 # Shapes and dtypes are checked against the annotations. Modules that check their inputs themselves,
 # to say what would be right, are left out.
 _CHECKED = {
-    "tensorgame": ("basis", "demonstrations", "factors", "game", "rings"),
+    "tensorgame": ("demonstrations", "factors", "game", "rings", "symmetries"),
     "networks": ("attention", "network", "policy_head", "torso", "value_head"),
-    "search": ("gumbel", "sampling"),
-    "training": ("losses", "replay", "selfplay", "step"),
+    "search": ("gumbel", "policy_loss", "sampled_alphazero", "sampling", "search", "tree"),
+    "training": ("losses", "reanalyse", "replay", "selfplay", "step"),
 }
 _MODULES = [f"{package}.{name}" for package, names in _CHECKED.items() for name in names]
 with install_import_hook(_MODULES, "beartype.beartype"):
