@@ -85,7 +85,7 @@ def make_optimizer(config: Config) -> optax.GradientTransformation:
     def rate(updates: jax.Array) -> jax.Array:
         rising = jnp.minimum(updates / c.warmup_updates, 1.0) if c.warmup_updates else 1.0
         falling = 0.1 ** (updates // c.decay_updates) if c.decay_updates else 1.0
-        return c.learning_rate * rising * falling
+        return jnp.asarray(c.learning_rate * rising * falling)
 
     return optax.chain(
         optax.clip_by_global_norm(c.max_gradient_norm),
