@@ -229,7 +229,7 @@ def _learn(config: Config, key: jax.Array, state: TrainState, replay: Replay):
             examples = reanalyse(config, params, replay_keys, examples, played)
         # Without demonstrations, places whose ring is empty have nothing to learn from.
         is_real = played | bool(config.learner.demonstration_batch)
-        gradients, losses = _accumulate(
+        gradients, losses = accumulate(
             jax.grad(objective, has_aux=True),
             params,
             (examples, keys, is_real),
@@ -253,7 +253,7 @@ def _learn(config: Config, key: jax.Array, state: TrainState, replay: Replay):
     return *carry, metrics
 
 
-def _accumulate(
+def accumulate(
     gradient: Callable[[dict, tuple], tuple[dict, Losses]], params: dict, batch: tuple, parts: int
 ) -> tuple[dict, Losses]:
     """The mean gradient over a batch of N and its losses, (N,), a part of it at a time."""
@@ -264,6 +264,6 @@ def _accumulate(
         gradients, losses = gradient(params, part)
         return jax.tree.map(lambda x, y: x + y / parts, total, gradients), losses
 
-    split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
+    split = jax.tree.map(lambda x: x.reshape(parts, len(x) // parts, *x.shape[1:]), batch)
     total, losses = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), split)
     return total, jax.tree.map(lambda x: x.reshape(-1), losses)

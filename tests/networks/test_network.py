@@ -167,6 +167,7 @@ def total(network: AgentNetwork, params, state, actions):
     return (quantiles**2).mean() - log_probs.sum()
 
 
+@pytest.mark.slow
 def test_recomputation_changes_no_gradient(standard, actions):
     network, params, state, _ = standard
     found, expected = (

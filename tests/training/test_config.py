@@ -113,7 +113,6 @@ def replaced(section: str, **fields) -> Config:
         ("demonstrations", {"density": 1.0}, "demonstrations.density is 1.0; it must be at most"),
         ("demonstrations", {"large": float("inf")}, "demonstrations.large is inf; it must be a"),
         ("network", {"dropout": 1.0}, "network.dropout is 1.0; it must be at most 0.9"),
-        ("network", {"dtype": "float16"}, "network.dtype is 'float16'; it must be float32 or bf"),
         ("network", {"width": 0}, "network.width is 0; it must be positive"),
         ("network", {"token_size": -2}, "network.token_size is -2; it must not be negative"),
         ("search", {"num_actions": 3376}, "search.num_actions is 3376, more than the 3375"),
