@@ -35,7 +35,7 @@ _LARGEST = "alphatensor:11,12,12"
 # Out of reach of the games that are timed.
 _MAX_MOVES = 30_000
 _HISTORY = 2
-# Games at once; on a CPU few enough for a move with ranks to take seconds.
+# Games at once; fewer on a CPU, for a move to take milliseconds.
 _GAMES, _GAMES_ON_CPU = 65_536, 8192
 # Calls in a row that are timed together, so that the start of a call hardly counts.
 _CALLS = 10

@@ -19,7 +19,7 @@ from networks.value_head import risk_seeking_mean
 from search.config import SearchConfig
 from search.sampling import DEAD, SampledActions, is_alive, sample_actions
 from tensorgame.game import State
-from tensorgame.symmetries import SignedPermutation, permute_state, permute_tokens
+from tensorgame.symmetries import SignedPermutation, choose, permute_state, permute_tokens
 
 
 class SearchResult(NamedTuple):
@@ -115,8 +115,7 @@ class Simulator:
         if self.symmetries is None:
             return sample_actions(network, self.params, key, state, count, sampling)
         choice_key, key = jax.random.split(key)
-        choice = jax.random.randint(choice_key, (), 0, len(self.symmetries.places))
-        by = jax.tree.map(lambda x: x[choice], self.symmetries)
+        by = choose(choice_key, self.symmetries)
         seen = permute_state(state, by, network.game.ring)
         sampled, quantiles = sample_actions(network, self.params, key, seen, count, sampling)
         tokens = permute_tokens(sampled.tokens, by.inverse, network.space)

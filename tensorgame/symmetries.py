@@ -156,6 +156,12 @@ def signed_permutations(
     return SignedPermutation(places.astype(jnp.int32), signs)
 
 
+def choose(key: Key[Array, ""], among: SignedPermutation) -> SignedPermutation:
+    """A random one of a set (N, S); the key is consumed."""
+    choice = jax.random.randint(key, (), 0, len(among.places))
+    return jax.tree.map(lambda x: x[choice], among)
+
+
 def permute_state(state: State, by: SignedPermutation, ring: Ring) -> State:
     """A game seen through a signed permutation; its history is no longer canonical."""
     i, s = by

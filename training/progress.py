@@ -14,8 +14,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from tensorgame.algorithms.formats.files import write_atomically
 from training.config import Config
-from training.workdir import write_atomically
 
 # What the host counts since the run began, over all its sessions; checkpoints keep it.
 COUNTERS = {
@@ -65,7 +65,8 @@ class Progress:
         # A run that was killed wrote of steps after its last checkpoint, which are made again.
         path, lines = self._workdir / _METRICS, read_metrics(self._workdir)
         kept = [line for line in lines if line["step"] <= self.counters["step"]]
-        write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept))
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        write_atomically(path, text.encode())
         with contextlib.ExitStack() as stack:
             self._file = stack.enter_context(path.open("a", buffering=1))
             self._is_live = stack.enter_context(_live(self._table, transient=False))

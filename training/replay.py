@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float32, Int8, Int16, Int32, Integer, Key
 
 from tensorgame.factors import outer_sum
 from tensorgame.game import State
-from tensorgame.symmetries import permute_state, permute_tokens, swap_with_last
+from tensorgame.symmetries import choose, permute_state, permute_tokens, swap_with_last
 from training.config import Config
 
 
@@ -197,9 +197,7 @@ def seen_through(config: Config, keys: Key[Array, "N"], examples: Example) -> Ex
 
     def see(key: jax.Array, example: Example) -> Example:
         # Splitting a key and folding small numbers into it may give the same keys.
-        choice_key = jax.random.fold_in(key, 2**31)
-        choice = jax.random.randint(choice_key, (), 0, len(symmetries.places))
-        by = jax.tree.map(lambda x: x[choice], symmetries)
+        by = choose(jax.random.fold_in(key, 2**31), symmetries)
         return example._replace(
             state=permute_state(example.state, by, space.ring),
             tokens=permute_tokens(example.tokens, by, space),

@@ -3,10 +3,10 @@
 import dataclasses
 import hashlib
 import json
-import os
 import pathlib
 import re
 
+from tensorgame.algorithms.formats.files import write_atomically
 from training.config import Config, ConfigError
 
 # Fields that say when to stop and how fast to go. All others decide the results.
@@ -43,7 +43,8 @@ def claim(workdir: pathlib.Path, config: Config) -> None:
         workdir.mkdir(parents=True, exist_ok=True)
         if any(workdir.iterdir()):
             _check_owner(workdir, path.read_text(), config)
-        write_atomically(path, json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+        text = json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+        write_atomically(path, text.encode())
     except FileNotFoundError:
         raise ConfigError(
             f"workdir is {workdir}, which holds files but no config.json of a run; name an empty "
@@ -70,13 +71,6 @@ def read_config(workdir: pathlib.Path) -> Config:
 def _tuples(fields: dict[str, object]) -> dict[str, object]:
     """JSON knows lists only."""
     return {name: tuple(x) if isinstance(x, list) else x for name, x in fields.items()}
-
-
-def write_atomically(path: pathlib.Path, text: str) -> None:
-    """Writes a file so that, whatever happens, either its old or its new content is there."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
 
 
 def _check_owner(workdir: pathlib.Path, saved: str, config: Config) -> None:

@@ -21,10 +21,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from tensorgame.algorithms.arithmetic import Gaussian, gaussian_gcd, gaussian_quotient
 from tensorgame.algorithms.factorization import Factorization
-
-# The real and the imaginary part.
-Coefficient = tuple[int, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +31,8 @@ class Step:
 
     i: int
     j: int
-    p: Coefficient
-    q: Coefficient
+    p: Gaussian
+    q: Gaussian
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +49,7 @@ class Program:
     inputs: int
     modulus: int
     steps: tuple[Step, ...]
-    outputs: tuple[tuple[tuple[int, Coefficient], ...], ...]
+    outputs: tuple[tuple[tuple[int, Gaussian], ...], ...]
 
     @property
     def additions(self) -> int:
@@ -143,11 +141,11 @@ class _Elimination:
     def __init__(self, matrix: np.ndarray, modulus: int, rng: random.Random) -> None:
         self._outputs, self._inputs = matrix.shape[:2]
         self._modulus, self._rng = modulus, rng
-        self._variables: list[dict[Coefficient, int]] = []
+        self._variables: list[dict[Gaussian, int]] = []
         self._steps: list[Step] = []
         self._buckets: list[list[Step]] = [[] for _ in range(self._outputs + 1)]
         for column in matrix.swapaxes(0, 1).tolist():
-            rows: dict[Coefficient, int] = {}
+            rows: dict[Gaussian, int] = {}
             for row, (real, imaginary) in enumerate(column):
                 if real or imaginary:
                     rows[real, imaginary] = rows.get((real, imaginary), 0) | 1 << row
@@ -167,18 +165,18 @@ class _Elimination:
                     self._extract(step)
                 elif current > 1:
                     self._buckets[current].append(step)
-        outputs: list[list[tuple[int, Coefficient]]] = [[] for _ in range(self._outputs)]
+        outputs: list[list[tuple[int, Gaussian]]] = [[] for _ in range(self._outputs)]
         for x, variable in enumerate(self._variables):
             for coefficient, rows in variable.items():
                 for row in _bits(rows):
                     outputs[row].append((x, coefficient))
         return Program(self._inputs, self._modulus, tuple(self._steps), tuple(map(tuple, outputs)))
 
-    def _add(self, rows: dict[Coefficient, int]) -> None:
+    def _add(self, rows: dict[Gaussian, int]) -> None:
         """Appends a variable, and counts its sums with all others."""
         j = len(self._variables)
         for i, other in enumerate(self._variables):
-            counts: Counter[tuple[Coefficient, Coefficient]] = Counter()
+            counts: Counter[tuple[Gaussian, Gaussian]] = Counter()
             for x, rows_x in other.items():
                 for y, rows_y in rows.items():
                     if common := rows_x & rows_y:
@@ -188,7 +186,7 @@ class _Elimination:
                     self._buckets[count].append(Step(i, j, p, q))
         self._variables.append(rows)
 
-    def _occurrences(self, step: Step) -> Iterator[tuple[Coefficient, Coefficient, int]]:
+    def _occurrences(self, step: Step) -> Iterator[tuple[Gaussian, Gaussian, int]]:
         """The coefficients with which the sum occurs, and in which rows."""
         for x, rows_x in self._variables[step.i].items():
             for y, rows_y in self._variables[step.j].items():
@@ -201,7 +199,7 @@ class _Elimination:
 
     def _extract(self, step: Step) -> None:
         """Makes the sum a variable wherever it occurs."""
-        new: dict[Coefficient, int] = {}
+        new: dict[Gaussian, int] = {}
         for x, y, common in list(self._occurrences(step)):
             for variable, coefficient in ((step.i, x), (step.j, y)):
                 self._variables[variable][coefficient] &= ~common
@@ -215,9 +213,7 @@ class _Elimination:
 
 
 @functools.lru_cache(maxsize=2**16)
-def _split(
-    x: Coefficient, y: Coefficient, modulus: int
-) -> tuple[Coefficient, tuple[Coefficient, Coefficient]]:
+def _split(x: Gaussian, y: Gaussian, modulus: int) -> tuple[Gaussian, tuple[Gaussian, Gaussian]]:
     """(s, (p, q)) with x = s p and y = s q, where p and q are the same for all multiples of (x, y).
 
     Modulo a prime p is 1; otherwise p and q have no common divisor, and the argument of p lies in
@@ -226,29 +222,13 @@ def _split(
     if modulus:
         return x, ((1, 0), (y[0] * pow(x[0], -1, modulus) % modulus, 0))
     scale = gaussian_gcd(x, y)
-    p = _quotient(x, scale)
+    p = gaussian_quotient(x, scale)
     while not (p[0] > 0 and p[1] >= 0):
         p, scale = (-p[1], p[0]), (scale[1], -scale[0])
-    return scale, (p, _quotient(y, scale))
+    return scale, (p, gaussian_quotient(y, scale))
 
 
-def gaussian_gcd(x: Coefficient, y: Coefficient) -> Coefficient:
-    """A greatest common divisor of two Gaussian integers, by Euclid's algorithm."""
-    while y != (0, 0):
-        a, b = _quotient(x, y)
-        x, y = y, (x[0] - a * y[0] + b * y[1], x[1] - a * y[1] - b * y[0])
-    return x
-
-
-def _quotient(x: Coefficient, y: Coefficient) -> Coefficient:
-    """The Gaussian integer nearest to x / y."""
-    norm = y[0] ** 2 + y[1] ** 2
-    parts = (x[0] * y[0] + x[1] * y[1], x[1] * y[0] - x[0] * y[1])
-    real, imaginary = ((2 * part + norm) // (2 * norm) for part in parts)
-    return real, imaginary
-
-
-def _times(vectors: np.ndarray, number: Coefficient) -> np.ndarray:
+def _times(vectors: np.ndarray, number: Gaussian) -> np.ndarray:
     """Gaussian integers (..., 2) times a Gaussian integer."""
     real, imaginary = vectors[..., 0], vectors[..., 1]
     a, b = number

@@ -9,6 +9,7 @@ from fractions import Fraction
 import numpy as np
 
 from tensorgame.algorithms.additions import naive_additions, reduce_additions
+from tensorgame.algorithms.arithmetic import residues
 from tensorgame.algorithms.factorization import Factorization, number_text
 from tensorgame.targets import Record, Target
 
@@ -89,7 +90,7 @@ def describe(factorization: Factorization, *, attempts: int = 1, seed: int = 0) 
 
 def signed(factor: np.ndarray, modulus: int) -> np.ndarray:
     """The residues modulo p of smallest size, 1 modulo 2; the factor itself without a modulus."""
-    return np.where(factor > modulus // 2, factor - modulus, factor) if modulus else factor
+    return residues(factor, modulus) if modulus else factor
 
 
 def _omega(target: Target, rank: int) -> float | None:

@@ -16,6 +16,8 @@ import functools
 
 import numpy as np
 
+from tensorgame.algorithms.arithmetic import residues
+
 LARGEST_PRIME = 2**20
 _BLOCK = 64
 # rint(x / p) is right for integers up to this in float32, with a bit to spare. In float64 it is up
@@ -39,11 +41,6 @@ def eliminate(matrix: np.ndarray, order: np.ndarray, prime: int) -> Elimination:
     if prime == 2:
         return BinaryElimination(matrix, order)
     return PrimeElimination(matrix, order, prime)
-
-
-def residues(x: np.ndarray, modulus: int) -> np.ndarray:
-    """The residues of integers in (-modulus/2, modulus/2]."""
-    return modulus // 2 - (modulus // 2 - x) % modulus
 
 
 @dataclasses.dataclass(frozen=True)

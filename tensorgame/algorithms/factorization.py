@@ -20,6 +20,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from tensorgame.algorithms.arithmetic import gaussian_gcd, residues
 from tensorgame.targets import Target
 
 _INT64_MAX = 2**63 - 1
@@ -219,7 +220,7 @@ class Factorization:
 
     def _validity_modulo(self) -> str:
         """`validity` of an algorithm over Z_p that is right."""
-        u, v, w = (_symmetric(factor, self.modulus) for factor in (self.u, self.v, self.w))
+        u, v, w = (residues(factor, self.modulus) for factor in (self.u, self.v, self.w))
         lifted = dataclasses.replace(self, modulus=0, u=u, v=v, w=w)
         try:
             lifted.check()
@@ -324,7 +325,7 @@ class Factorization:
     def _texts(self, factor: np.ndarray) -> np.ndarray:
         """The entries as text, such as -1/2 or 1+i; "" for zero: (rows, R), dtype object."""
         if self.modulus:
-            factor = _symmetric(factor, self.modulus)
+            factor = residues(factor, self.modulus)
         texts = np.empty(factor.shape[:2], object)
         for at in np.ndindex(*texts.shape):
             real, imaginary = factor[at].tolist() if self.is_complex else (int(factor[at]), 0)
@@ -395,7 +396,7 @@ def _split(factor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _split_gaussian(factor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """`_split` for Gaussian integers: (rows, R, 2) and (R, 2)."""
     columns = factor.swapaxes(0, 1).tolist()
-    divisors = np.array([functools.reduce(_gaussian_gcd, column, [0, 0]) for column in columns])
+    divisors = np.array([functools.reduce(gaussian_gcd, column, (0, 0)) for column in columns])
     divisors = np.where(divisors.any(axis=1, keepdims=True), divisors, [1, 0]).astype(object)
     conjugates, norms = divisors * [1, -1], (divisors**2).sum(axis=1)
     primitive = _multiplied(factor.astype(object), conjugates) // norms[:, None]
@@ -403,18 +404,6 @@ def _split_gaussian(factor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     # Gaussian divisors are unique up to a power of i.
     turns = _turns_to_first_quadrant(_leading(primitive))
     return _turn(primitive, turns), _turn(divisors[None], -turns)[0]
-
-
-def _gaussian_gcd(x: list[int], y: list[int]) -> list[int]:
-    """A greatest common divisor of two Gaussian integers, by Euclid's algorithm."""
-    while any(y):
-        norm = y[0] ** 2 + y[1] ** 2
-        # The quotient rounded to the nearest Gaussian integer.
-        real = (2 * (x[0] * y[0] + x[1] * y[1]) + norm) // (2 * norm)
-        imaginary = (2 * (x[1] * y[0] - x[0] * y[1]) + norm) // (2 * norm)
-        rest = [x[0] - real * y[0] + imaginary * y[1], x[1] - real * y[1] - imaginary * y[0]]
-        x, y = y, rest
-    return x
 
 
 def _multiplied(factor: np.ndarray, numbers: np.ndarray) -> np.ndarray:
@@ -429,11 +418,6 @@ def _scaled(tensor: np.ndarray, scale: int) -> np.ndarray:
     """The int64 tensor times ``scale``: exact, int64 or object."""
     largest = max(-int(tensor.min()), int(tensor.max()))
     return tensor.astype(np.int64 if largest * scale <= _INT64_MAX else object) * scale
-
-
-def _symmetric(residues: np.ndarray, modulus: int) -> np.ndarray:
-    """The representatives of smallest size; modulo 2, where both are, 0 and 1."""
-    return np.where(residues > modulus // 2, residues - modulus, residues)
 
 
 def _integer(name: str, value: object) -> int:

@@ -39,7 +39,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from tensorgame.algorithms.elimination import LARGEST_PRIME, Elimination, eliminate, residues
+from tensorgame.algorithms.arithmetic import residues
+from tensorgame.algorithms.elimination import LARGEST_PRIME, Elimination, eliminate
 from tensorgame.algorithms.factorization import Factorization, IncorrectFactorization
 from tensorgame.targets import Target
 
