@@ -1,15 +1,22 @@
 """What the parts of the agent are worth: learning curves of variants at equal device time.
 
-    python benchmarks/ablations.py --target matmul:2,2,2 --seconds 20 --seeds 0 1 2
+    python benchmarks/ablations.py --setting 2,2,2 --seconds 20 --seeds 3
 
-Each variant changes one part of a base configuration. It is compiled once and then run from the
-start for every seed, until its steps have taken the given time; compilation does not count. One
-JSON line a run.
+Each variant changes one part of a base configuration. Its seeds are agents of one program, which
+runs from the start until its steps have taken the given time; compilation does not count. One JSON
+line a seed.
+
+Variants can be compiled side by side before they are measured one after the other:
+
+    export JAX_COMPILATION_CACHE_DIR=/tmp/xla
+    python benchmarks/ablations.py --list | xargs -P 8 -I{} \
+        python benchmarks/ablations.py --compile-only --variants {}
 """
 
 import argparse
 import dataclasses
 import pathlib
+import shlex
 import time
 from collections.abc import Callable
 
@@ -17,7 +24,9 @@ import jax
 import numpy as np
 from reporting import commit, cpu_name, report
 
-from training.config import Config, GameConfig
+from networks.network import NetworkConfig
+from search.config import SearchConfig
+from training.config import Config, GameConfig, LearnerConfig, SelfPlayConfig
 from training.step import StepOutput, TrainState, make_init, make_mesh, make_step
 
 # Points of a learning curve.
@@ -38,6 +47,19 @@ def _without_demonstrations(config: Config) -> Config:
     return _replaced("learner", **learner)(config)
 
 
+# Both over Z_2. The first is the main job with more games in progress, as many as an accelerator
+# plays in about the time that it needs for a few.
+SETTINGS = {
+    "2,2,2": _replaced("selfplay", num_games=512)(Config()),
+    "2,3,3": Config(
+        game=GameConfig(targets=("matmul:2,3,3",)),
+        network=NetworkConfig(width=64, layers=2, heads=4, policy_layers=2, policy_heads=8),
+        search=SearchConfig(num_actions=16, num_simulations=16),
+        selfplay=SelfPlayConfig(num_games=512),
+        learner=LearnerConfig(demonstration_steps=200, replay_batch=256, demonstration_batch=256),
+    ),
+}
+
 VARIANTS: dict[str, Callable[[Config], Config]] = {
     "gumbel+beam": lambda config: config,
     "gumbel+iid": _replaced("search", sampling="independent"),
@@ -51,7 +73,7 @@ VARIANTS: dict[str, Callable[[Config], Config]] = {
     "swapped half": _replaced("learner", swapped_share=0.5),
     **{
         f"{count} simulations": _replaced("search", num_simulations=count)
-        for count in (4, 16, 32, 64)
+        for count in (4, 8, 16, 32, 64)
     },
 }
 
@@ -104,22 +126,31 @@ class _Curve:
 def main() -> None:
     """Runs the command line."""
     options = _parse()
+    if options.list:
+        print(*(shlex.quote(name) for name in VARIANTS), sep="\n")
+        return
     device = jax.devices()[0]
     for name in options.variants or VARIANTS:
-        config = VARIANTS[name](_base(options))
+        base = dataclasses.replace(SETTINGS[options.setting], num_seeds=options.seeds)
+        config = VARIANTS[name](base)
+        if config == base and name != next(iter(VARIANTS)):
+            continue
         config.validate()
         mesh = make_mesh(config)
         init = make_init(config, mesh)
         began = time.perf_counter()
         step = make_step(config, mesh).lower(jax.eval_shape(init, 0)).compile()
         compile_seconds = time.perf_counter() - began
-        for seed in options.seeds:
-            curve = _run(step, init(seed), options.seconds, config.max_moves)
+        if options.compile_only:
+            print(f"{name}: compiled in {compile_seconds:.1f} s", flush=True)
+            continue
+        for seed, curve in enumerate(_run(step, init(0), options.seconds, config)):
             line = {
                 "variant": name,
-                "target": options.target,
-                "ring": options.ring,
+                "target": config.game.targets[0],
+                "ring": config.game.ring,
                 "seed": seed,
+                "agents": config.num_seeds,
                 "seconds": options.seconds,
                 "compile_seconds": round(compile_seconds, 1),
                 **curve.summary(config.max_moves),
@@ -132,36 +163,34 @@ def main() -> None:
             report(line, options.output)
 
 
-def _base(options: argparse.Namespace) -> Config:
-    """The default agent on the target, with as many games as asked for."""
-    config = Config(game=GameConfig(targets=(options.target,), ring=options.ring))
-    if options.games:
-        config = _replaced("selfplay", num_games=options.games)(config)
-    return config
-
-
-def _run(step: jax.stages.Compiled, state: TrainState, seconds: float, max_moves: int) -> _Curve:
-    """Makes steps for so long; each is waited for, so that its time is its own."""
-    curve = _Curve()
+def _run(
+    step: jax.stages.Compiled, state: TrainState, seconds: float, config: Config
+) -> list[_Curve]:
+    """Makes steps for so long, each of which is waited for; a curve for each agent."""
+    agents = config.num_seeds
+    curves = [_Curve() for _ in range(agents)]
     jax.block_until_ready(state)
     began = time.perf_counter()
-    while not curve.seconds or curve.seconds[-1] < seconds:
+    while not curves[0].seconds or curves[0].seconds[-1] < seconds:
         state, output = step(state)
         output = jax.device_get(output)
-        curve.add(time.perf_counter() - began, output, max_moves)
-    return curve
+        now = time.perf_counter() - began
+        for agent, curve in enumerate(curves):
+            own = jax.tree.map(lambda x, i=agent: x[i], output) if agents > 1 else output
+            curve.add(now, own, config.max_moves)
+    return curves
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--target", default="matmul:2,2,2", help="the bilinear map")
-    parser.add_argument("--ring", default="z2", help="z2, z or zp")
+    parser.add_argument("--setting", choices=SETTINGS, default="2,2,2", help="the base (2,2,2)")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, help="some only")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="SEED")
-    parser.add_argument("--seconds", type=float, default=20, help="device time of a run (20)")
-    parser.add_argument("--games", type=int, help="games in progress; the default's")
+    parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 (3)")
+    parser.add_argument("--seconds", type=float, default=20, help="device time of a variant (20)")
+    parser.add_argument("--list", action="store_true", help="only print the variants")
+    parser.add_argument("--compile-only", action="store_true", help="to fill JAX's cache")
     parser.add_argument("--output", type=pathlib.Path, help="file that the lines are appended to")
     parser.add_argument("--commit", help="name of this version, where there is no git checkout")
     return parser.parse_args()

@@ -128,6 +128,8 @@ class Config:
     learner: LearnerConfig = LearnerConfig()
     seed: int = 0
     """Seed of all randomness."""
+    num_seeds: int = 1
+    """Independent agents in one program, with this and the following seeds."""
     devices: int = 0
     """Devices to run on, 0 for all; but for the rounding of sums results do not depend on it."""
     target_ranks: tuple[int, ...] = ()

@@ -33,6 +33,8 @@ AXIS = "devices"
 class TrainState(NamedTuple):
     """Everything that decides the future of a run.
 
+    With several agents (`Config.num_seeds`) all arrays but the step begin with an axis of them.
+
     Attributes:
         params: of the network.
         optimizer: optax state.
@@ -51,7 +53,7 @@ class TrainState(NamedTuple):
 
 
 class StepOutput(NamedTuple):
-    """What a step reports.
+    """What a step reports; with several agents, arrays begin with an axis of them.
 
     Attributes:
         metrics: float32 scalars, over all devices.
@@ -62,14 +64,16 @@ class StepOutput(NamedTuple):
     found: Found
 
 
-_SPECS = TrainState(
-    params=PartitionSpec(),
-    optimizer=PartitionSpec(),
-    key=PartitionSpec(),
-    step=PartitionSpec(),
-    episodes=PartitionSpec(AXIS),
-    replay=PartitionSpec(AXIS),
-)
+# Agents of one program share the count of steps, so that the branch it decides stays a branch.
+_AGENTS = TrainState(params=0, optimizer=0, key=0, step=None, episodes=0, replay=0)
+
+
+def _specs(config: Config) -> tuple[TrainState, StepOutput]:
+    """How the state and the output of a step lie on the mesh."""
+    everywhere = PartitionSpec()
+    split = PartitionSpec(None, AXIS) if config.num_seeds > 1 else PartitionSpec(AXIS)
+    state = TrainState(everywhere, everywhere, everywhere, everywhere, split, split)
+    return state, StepOutput(everywhere, split)
 
 
 def make_mesh(config: Config) -> Mesh:
@@ -94,9 +98,12 @@ def make_optimizer(config: Config) -> optax.GradientTransformation:
 
 
 def make_init(config: Config, mesh: Mesh) -> Callable[[int], TrainState]:
-    """The compiled function of a seed that makes the state before the first step, born sharded."""
+    """The compiled function of a seed that makes the state before the first step, born sharded.
 
-    def init(seed: jax.Array) -> TrainState:
+    Several agents have the seeds that follow it.
+    """
+
+    def init_one(seed: jax.Array) -> TrainState:
         key, params_key, games_key = jax.random.split(jax.random.key(seed), 3)
         ids = _global_ids(config.selfplay.num_games // mesh.size)
         episodes = jax.vmap(lambda i: new_episode(config, jax.random.fold_in(games_key, i)))(ids)
@@ -113,9 +120,15 @@ def make_init(config: Config, mesh: Mesh) -> Callable[[int], TrainState]:
             replay=jax.tree.map(lambda x: jnp.broadcast_to(x, (len(ids), *x.shape)), ring),
         )
 
+    def init(seed: jax.Array) -> TrainState:
+        if config.num_seeds == 1:
+            return init_one(seed)
+        return jax.vmap(init_one, out_axes=_AGENTS)(seed + jnp.arange(config.num_seeds))
+
+    specs, _ = _specs(config)
     replicated = (PartitionSpec(),)
-    mapped = jax.shard_map(init, mesh=mesh, in_specs=replicated, out_specs=_SPECS, check_vma=False)
-    return jax.jit(mapped, out_shardings=_shardings(mesh))
+    mapped = jax.shard_map(init, mesh=mesh, in_specs=replicated, out_specs=specs, check_vma=False)
+    return jax.jit(mapped, out_shardings=_shardings(mesh, specs))
 
 
 def make_step(config: Config, mesh: Mesh) -> Callable[[TrainState], tuple[TrainState, StepOutput]]:
@@ -133,19 +146,19 @@ def make_step(config: Config, mesh: Mesh) -> Callable[[TrainState], tuple[TrainS
         metrics = {**_play_metrics(config, played), **learned}
         return new, StepOutput(metrics, jax.tree.map(lambda x: x[None], found))
 
+    if config.num_seeds > 1:
+        step = jax.vmap(step, in_axes=(_AGENTS,), out_axes=(_AGENTS, 0))
+    specs, output_specs = _specs(config)
+    shardings = _shardings(mesh, specs)
     # mctx does not trace with varying-axis checks, and with them pmean would scale gradients.
     mapped = jax.shard_map(
-        step,
-        mesh=mesh,
-        in_specs=(_SPECS,),
-        out_specs=(_SPECS, StepOutput(PartitionSpec(), PartitionSpec(AXIS))),
-        check_vma=False,
+        step, mesh=mesh, in_specs=(specs,), out_specs=(specs, output_specs), check_vma=False
     )
     return jax.jit(
         mapped,
         donate_argnums=0,
-        in_shardings=(_shardings(mesh),),
-        out_shardings=(_shardings(mesh), None),
+        in_shardings=(shardings,),
+        out_shardings=(shardings, None),
         compiler_options=compiler_options(mesh.devices.flat[0].platform),
     )
 
@@ -159,9 +172,9 @@ def compiler_options(platform: str) -> dict[str, str]:
     return {"xla_cpu_experimental_ynn_fusion_type": ""} if platform == "cpu" else {}
 
 
-def _shardings(mesh: Mesh) -> TrainState:
+def _shardings(mesh: Mesh, specs: TrainState) -> TrainState:
     """Shardings of the state. Left to the compiler, arrays of size zero come out replicated."""
-    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), _SPECS)
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
 
 
 def _global_ids(count: int) -> jax.Array:
