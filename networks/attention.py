@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-# Up to this many scores a head, attention is written as broadcast products and sums: XLA fuses
-# them, where a batched matrix product of this size is all overhead.
+# Up to this many scores a head, attention on a CPU is written as broadcast products and sums: XLA
+# fuses them, where a batched matrix product of this size is all overhead.
 _FUSED_SCORES = 128
 
 
@@ -55,7 +55,8 @@ def attend(
     """
     query = query * query.shape[-1] ** -0.5
     hidden = 0.0 if mask is None else jnp.where(mask, 0.0, -1e9)
-    if query.shape[-3] * key.shape[-3] <= _FUSED_SCORES:
+    few_scores = query.shape[-3] * key.shape[-3] <= _FUSED_SCORES
+    if few_scores and jax.default_backend() == "cpu":
         scores = (query[..., :, None, :, :] * key[..., None, :, :, :]).sum(-1, dtype=jnp.float32)
         scores += hidden if mask is None else hidden[:, :, None]
         weights = jax.nn.softmax(scores, axis=-2).astype(value.dtype)
@@ -78,13 +79,13 @@ class ToHeads(nn.Module):
     count: int
 
     @nn.compact
-    def __call__(self, x: Float[Array, "*batch C"]) -> Float[Array, "{self.count} *batch heads d"]:
-        """Maps (..., C) to (count, ..., heads, d)."""
+    def __call__(self, x: Float[Array, "*batch C"]) -> tuple[Float[Array, "*batch heads d"], ...]:
+        """Maps (..., C) to ``count`` arrays (..., heads, d)."""
         c = self.config
         shape = (self.count, c.heads, c.head_dim)
         normed = nn.LayerNorm(dtype=c.dtype)(x)
         projected = nn.DenseGeneral(shape, use_bias=False, dtype=c.dtype)(normed)
-        return jnp.moveaxis(projected, -3, 0)
+        return tuple(jnp.unstack(projected, axis=-3))
 
 
 class FromHeads(nn.Module):

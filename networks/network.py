@@ -142,8 +142,11 @@ class AgentNetwork(nn.Module):
         cache = jax.tree.map(lambda x: jnp.repeat(x, len(tokens), axis=1), cache)
         started = self.space.started(tokens)[:, 1:]
         rest, _ = self.extend(memory, cache, tokens[:, :-1], jnp.ones((), jnp.int32), started)
-        rest = jnp.take_along_axis(rest, tokens[:, 1:, None], axis=-1)[..., 0]
-        return first[tokens[:, 0]] + rest.sum(axis=-1), quantiles
+        first = jnp.broadcast_to(first, (len(tokens), 1, len(first)))
+        log_probs = jnp.concatenate([first, rest], axis=1)
+        # Not an indexing, whose gradient is a scatter.
+        is_chosen = tokens[..., None] == jnp.arange(self.space.vocabulary)
+        return jnp.where(is_chosen, log_probs, 0.0).sum(axis=(-2, -1)), quantiles
 
     def _mask(
         self,

@@ -99,7 +99,7 @@ class PolicyHead(nn.Module):
     def setup(self) -> None:
         dtype = self.block.dtype
         per_layer = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}}
-        to_memory = nn.vmap(ToHeads, in_axes=None, out_axes=1, axis_size=self.layers, **per_layer)
+        to_memory = nn.vmap(ToHeads, in_axes=None, axis_size=self.layers, **per_layer)
         self.to_memory = to_memory(self.block, 2)
         # START has an embedding of its own, the last row.
         self.token_embedding = nn.Embed(self.vocabulary + 1, self.width, dtype=dtype)
@@ -162,5 +162,16 @@ class PolicyHead(nn.Module):
         position: Int32[Array, ""],
     ) -> tuple[Float[Array, "A n P"], KeyValues]:
         places = position + jnp.arange(symbols.shape[1])
-        x = self.token_embedding(symbols) + self.positions[places].astype(self.block.dtype)
+        x = self._embed(symbols) + self.positions[places].astype(self.block.dtype)
         return self.decoder(x, memory, cache, position)
+
+    def _embed(self, symbols: Int[Array, "A n"]) -> Float[Array, "A n P"]:
+        """Embeddings of symbols, the tokens and START."""
+        embed = self.token_embedding
+        if symbols.shape[1] == 1:
+            return embed(symbols)
+        # Several symbols a sequence are those of the learner. The gradient of a table's rows is a
+        # scatter of very many into few, which a GPU makes one after the other; that of a product
+        # is a product.
+        rows = jax.nn.one_hot(symbols, embed.num_embeddings, dtype=embed.dtype)
+        return rows @ embed.embedding.astype(embed.dtype)

@@ -15,6 +15,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import mctx
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from networks.network import AgentNetwork
@@ -86,7 +87,7 @@ def worth_playing(
 
 
 def _select(
-    config: SearchConfig, _key: jax.Array, tree: mctx.Tree, node: jax.Array, depth: jax.Array | int
+    config: SearchConfig, _key: None, tree: mctx.Tree, node: np.ndarray, depth: int
 ) -> Int[Array, ""]:
     """PUCT in ONE tree.
 
@@ -104,7 +105,7 @@ def _select(
     )
 
 
-def _values(config: SearchConfig, tree: mctx.Tree, node: jax.Array) -> Float[Array, "K"]:
+def _values(config: SearchConfig, tree: mctx.Tree, node: np.ndarray) -> Float[Array, "K"]:
     """What PUCT adds to the exploration term, (K,)."""
     if config.rescale_values:
         values = mctx.qtransform_by_parent_and_siblings(tree, node)

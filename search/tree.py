@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int, Int8, Int32, Key, UInt32
 from networks.network import AgentNetwork
 from networks.value_head import risk_seeking_mean
 from search.config import SearchConfig
+from search.growth import grow
 from search.sampling import DEAD, SampledActions, is_alive, sample_actions
 from tensorgame.game import State
 from tensorgame.symmetries import SignedPermutation, choose, permute_state, permute_tokens
@@ -88,10 +89,8 @@ class Simulator:
         node = Node(states, sampled.tokens, jax.random.key_data(node_keys))
         return Evaluation(node, sampled, risk_seeking_mean(quantiles))
 
-    def recurrent_fn(
-        self, _params: None, _key: jax.Array, choice: Int[Array, "B"], parent: Node
-    ) -> tuple[mctx.RecurrentFnOutput, Node]:
-        """The step of mctx from a node to its child in slot ``choice`` (B,)."""
+    def expand(self, choice: Int[Array, "B"], parent: Node) -> tuple[mctx.RecurrentFnOutput, Node]:
+        """From B nodes to their children in slots ``choice`` (B,)."""
         action = self.network.space.decode(take(parent.tokens, choice))
         states, reward = jax.vmap(self.network.game.step)(parent.state, action)
         node_keys = jax.random.wrap_key_data(parent.key)
@@ -137,21 +136,18 @@ def grow_tree(
         root: the root.
         prior_logits: of the root's slots.
         root_selection: mctx's rule of the slot to try at the root.
-        interior_selection: that of the nodes below; for both rules the key that mctx gives is the
-            same for all games, and not to be used.
+        interior_selection: that of the nodes below; both get no key.
         extra_data: for the rules.
     """
     count = simulator.config.num_actions
     # A spare slot stands for no action, whatever its prior.
     is_spare = jnp.arange(prior_logits.shape[1]) >= count
     is_invalid = is_spare | ~is_alive(prior_logits)
-    return mctx.search(
-        params=None,
-        rng_key=jax.random.key(0, impl="unsafe_rbg"),
+    return grow(
         root=mctx.RootFnOutput(prior_logits=prior_logits, value=root.value, embedding=root.node),
-        recurrent_fn=simulator.recurrent_fn,
-        root_action_selection_fn=root_selection,
-        interior_action_selection_fn=interior_selection,
+        expand=simulator.expand,
+        root_selection=root_selection,
+        interior_selection=interior_selection,
         num_simulations=simulator.config.num_simulations,
         invalid_actions=is_invalid.astype(prior_logits.dtype),
         extra_data=extra_data,

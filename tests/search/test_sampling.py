@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from search.sampling import SampledActions, sample_actions
+from search.sampling import SampledActions, largest, sample_actions
 
 # More beams than tokens in the vocabulary: at first most of them are dead.
 FEW, MANY_KEYS = 4, 4000
@@ -191,3 +191,13 @@ def test_equal_samples_share_the_slot_of_the_first(independent):
             is_first = mine not in codes[:place]
             expected = (codes == mine).sum() / 8 if is_first else 0.0
             assert share[place] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("total", "count"), [(16, 16), (45, 5), (1024, 3), (8192, 16), (3125, 32)])
+def test_the_largest_of_groups_are_the_largest(total, count):
+    values = jax.random.normal(jax.random.key(total), (total,))
+    values = values.at[:: total // 16].set(-1e9)
+    found, indices = largest(values, count)
+    np.testing.assert_array_equal(found, jnp.sort(values)[::-1][:count])
+    np.testing.assert_array_equal(values[indices], found)
+    assert len(set(indices.tolist())) == count
