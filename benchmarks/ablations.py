@@ -3,22 +3,18 @@
     python benchmarks/ablations.py --setting 2,2,2 --seconds 20 --seeds 3
 
 Each variant changes one part of a base configuration. Its seeds are agents of one program, which
-runs from the start until its steps have taken the given time; compilation does not count. One JSON
-line a seed.
-
-Variants can be compiled side by side before they are measured one after the other:
-
-    export JAX_COMPILATION_CACHE_DIR=/tmp/xla
-    python benchmarks/ablations.py --list | xargs -P 8 -I{} \
-        python benchmarks/ablations.py --compile-only --variants {}
+runs from the start until its steps have taken the given time. All variants are compiled first, side
+by side, so that compilation neither counts nor disturbs. One JSON line a seed.
 """
 
 import argparse
 import dataclasses
 import pathlib
-import shlex
+import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -126,24 +122,9 @@ class _Curve:
 def main() -> None:
     """Runs the command line."""
     options = _parse()
-    if options.list:
-        print(*(shlex.quote(name) for name in VARIANTS), sep="\n")
-        return
     device = jax.devices()[0]
-    for name in options.variants or VARIANTS:
-        base = dataclasses.replace(SETTINGS[options.setting], num_seeds=options.seeds)
-        config = VARIANTS[name](base)
-        if config == base and name != next(iter(VARIANTS)):
-            continue
-        config.validate()
-        mesh = make_mesh(config)
-        init = make_init(config, mesh)
-        began = time.perf_counter()
-        step = make_step(config, mesh).lower(jax.eval_shape(init, 0)).compile()
-        compile_seconds = time.perf_counter() - began
-        if options.compile_only:
-            print(f"{name}: compiled in {compile_seconds:.1f} s", flush=True)
-            continue
+    programs = _compile(options)
+    for name, (config, init, step, compile_seconds) in programs.items():
         for seed, curve in enumerate(_run(step, init(0), options.seconds, config)):
             line = {
                 "variant": name,
@@ -152,7 +133,7 @@ def main() -> None:
                 "seed": seed,
                 "agents": config.num_seeds,
                 "seconds": options.seconds,
-                "compile_seconds": round(compile_seconds, 1),
+                "compile_seconds": compile_seconds,
                 **curve.summary(config.max_moves),
                 "simulations": config.search.num_simulations,
                 "parallel_games": config.selfplay.num_games,
@@ -161,6 +142,38 @@ def main() -> None:
                 "commit": options.commit or commit(),
             }
             report(line, options.output)
+
+
+class _Program(NamedTuple):
+    config: Config
+    init: Callable[[int], TrainState]
+    step: jax.stages.Compiled
+    compile_seconds: float
+
+
+def _compile(options: argparse.Namespace) -> dict[str, _Program]:
+    """The variants, ready to run; those that are as the base are left out."""
+    base = dataclasses.replace(SETTINGS[options.setting], num_seeds=options.seeds)
+    configs = {name: VARIANTS[name](base) for name in options.variants or VARIANTS}
+    configs = {n: c for n, c in configs.items() if c != base or n == next(iter(VARIANTS))}
+    pending = {}
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for name, config in configs.items():
+            config.validate()
+            mesh = make_mesh(config)
+            init = make_init(config, mesh)
+            lowered = make_step(config, mesh).lower(jax.eval_shape(init, 0))
+            pending[name] = config, init, pool.submit(_timed, name, lowered.compile)
+    return {n: _Program(c, init, *done.result()) for n, (c, init, done) in pending.items()}
+
+
+def _timed(name: str, call: Callable[[], jax.stages.Compiled]) -> tuple[jax.stages.Compiled, float]:
+    """What the call returns, and how long it took, in seconds."""
+    began = time.perf_counter()
+    result = call()
+    seconds = round(time.perf_counter() - began, 1)
+    print(f"{name}: compiled in {seconds} s", file=sys.stderr, flush=True)
+    return result, seconds
 
 
 def _run(
@@ -189,8 +202,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, help="some only")
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 (3)")
     parser.add_argument("--seconds", type=float, default=20, help="device time of a variant (20)")
-    parser.add_argument("--list", action="store_true", help="only print the variants")
-    parser.add_argument("--compile-only", action="store_true", help="to fill JAX's cache")
+    parser.add_argument("--jobs", type=int, default=2, help="compilations at a time (2)")
     parser.add_argument("--output", type=pathlib.Path, help="file that the lines are appended to")
     parser.add_argument("--commit", help="name of this version, where there is no git checkout")
     return parser.parse_args()
