@@ -12,15 +12,14 @@ import pytest
 
 import train
 from tensorgame.algorithms import formats
-from tensorgame.algorithms.factorization import IncorrectFactorization
 from training import loop, records
 from training.checkpoint import Checkpoints
 from training.config import Config, GameConfig
 from training.progress import Progress, read_metrics
-from training.records import Records, TargetRecords
+from training.records import IncorrectRecordError, Records, TargetRecords
 from training.selfplay import Found
 from training.step import StepOutput
-from training.workdir import claim, default_workdir, fingerprint, read_config
+from training.workdir import claimed, default_workdir, fingerprint, read_config
 
 # Products as (entries of A, entries of B, entries of C) in the order 11 12 21 22.
 STRASSEN = ["1001 1001 1001", "0011 1000 0011", "1000 0101 0101", "0001 1010 1010"]
@@ -90,13 +89,16 @@ def play(monkeypatch):
     """``play({5: products}, {7: nan})`` replaces the training step by a scripted one."""
 
     def make_init(config, _mesh):
-        # Without a history, true states have an empty array too.
-        empty = jnp.zeros((4, 0))
-        return lambda _seed: {
-            "step": jnp.int32(0),
-            "key": jax.random.key(config.seed),
-            "history": empty,
-        }
+        def init(_seed):
+            # Without a history, true states have an empty array too.
+            return {
+                "step": jnp.int32(0),
+                "key": jax.random.key(config.seed),
+                "history": jnp.zeros((4, 0)),
+            }
+
+        place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        return jax.jit(init, out_shardings=place)
 
     def install(script=None, loss=None):
         monkeypatch.setattr(train, "make_init", make_init)
@@ -226,7 +228,8 @@ def test_bad_config_files_are_refused_in_one_sentence(text, says, capsys):
 @pytest.mark.usefixtures("nothing_compiles")
 def test_folders_of_others_are_refused(capsys):
     workdir = pathlib.Path("work")
-    claim(workdir, Config(seed=1, max_minutes=5))
+    with claimed(workdir, Config(seed=1, max_minutes=5)):
+        pass
     message = refused(capsys, "--workdir", workdir, "--game.ring", "z")
     assert "game.ring: there z2, here z; seed: there 1, here 0" in message
     assert "max_minutes" not in message
@@ -234,7 +237,7 @@ def test_folders_of_others_are_refused(capsys):
     assert "damaged" in refused(capsys, "--workdir", workdir)
     (workdir / "config.json").rename(workdir / "other.json")
     assert "holds files but no config.json" in refused(capsys, "--workdir", workdir)
-    assert [path.name for path in workdir.iterdir()] == ["other.json"]
+    assert {path.name for path in workdir.iterdir()} == {"other.json", ".lock"}
     for path in (workdir / "other.json", workdir / "other.json" / "below"):
         assert "cannot be used" in refused(capsys, "--workdir", path)
 
@@ -242,7 +245,8 @@ def test_folders_of_others_are_refused(capsys):
 @pytest.mark.usefixtures("nothing_compiles")
 def test_damaged_algorithms_are_refused(capsys):
     workdir = default_workdir(Config())
-    claim(workdir, Config())
+    with claimed(workdir, Config()):
+        pass
     records_of(Config(), workdir).offer(
         actions(SCHOOLBOOK), step=1, seconds=1.0, compile_seconds=0.0
     )
@@ -272,7 +276,8 @@ def test_the_folder_is_named_after_what_decides_results():
 
 def test_config_json_gives_the_configuration_back(tmp_path):
     config = Config(game=GameConfig(ring="z", coefficients=(-2, -1, 0, 1, 2)), seed=3)
-    claim(tmp_path, config)
+    with claimed(tmp_path, config):
+        pass
     assert read_config(tmp_path) == config
 
 
@@ -323,7 +328,7 @@ def test_what_counts_depends_on_lift(tmp_path, monkeypatch):
 
 
 def test_a_false_solution_is_loud(tmp_path):
-    with pytest.raises(IncorrectFactorization):
+    with pytest.raises(IncorrectRecordError, match="no algorithm"):
         records_of(Config(), tmp_path).offer(actions(STRASSEN[:6]), step=1)
     assert not list((tmp_path / "algorithms").iterdir())
 
@@ -433,7 +438,7 @@ def test_a_damaged_checkpoint_is_skipped(play, capsys, monkeypatch):
     with signal_after(steps[1] + 1):
         assert train.main(["--workdir", "work"]) == 130
     captured = capsys.readouterr()
-    assert f"warning: dropped the damaged checkpoint {steps[1]}" in captured.err
+    assert f"warning: skipped the damaged checkpoint {steps[1]}" in captured.err
     assert f"at step {steps[0]} in work" in captured.out
 
     for path in folder.iterdir():

@@ -3,12 +3,13 @@
 import dataclasses
 import math
 import signal
+import sys
 from collections.abc import Callable
 from types import FrameType
 
 import jax
 
-from training.checkpoint import Checkpoints
+from training.checkpoint import CheckpointError, Checkpoints
 from training.config import Config
 from training.progress import Progress
 from training.records import Records
@@ -42,17 +43,24 @@ class Loop:
     def run(self, state: TrainState) -> int:
         """Goes on until the rank wanted is found, the time is over, or a signal comes.
 
+        A notice of pre-emption counts as SIGTERM. Either way the last checkpoint is complete when
+        this returns.
+
         Returns:
             The number of the signal, or 0.
 
         Raises:
             DivergenceError: a loss or a gradient is not finite.
+            CheckpointError: the last checkpoint could not be written.
         """
         pending: list[StepOutput] = []
         saved = self.clock()
         with _Interrupts() as interrupts, self.progress:
             while True:
                 now = self.clock()
+                made = self.progress.counters["step"] + len(pending)
+                if self.checkpoints.preempted(made):
+                    interrupts.number = signal.SIGTERM
                 over = interrupts.number or self.records.reached or now >= self.limit
                 saving = over or now - saved >= CHECKPOINT_SECONDS
                 if not over:
@@ -62,12 +70,24 @@ class Loop:
                 # checkpoint has to include what the host knows of all of them.
                 while len(pending) > (0 if saving else 1):
                     self._handle(pending.pop(0))
-                if saving:
-                    counters = self.progress.counters
-                    self.checkpoints.save(counters["step"], state, counters)
-                    saved = self.clock()
                 if over:
+                    self._save(state)
+                    self.checkpoints.wait()
                     return interrupts.number
+                if saving:
+                    self._try_to_save(state)
+                    saved = self.clock()
+
+    def _save(self, state: TrainState) -> None:
+        counters = self.progress.counters
+        self.checkpoints.save(counters["step"], state, counters)
+
+    def _try_to_save(self, state: TrainState) -> None:
+        """Begins to write a checkpoint; a disk that is full now may have room a minute later."""
+        try:
+            self._save(state)
+        except CheckpointError as error:
+            print(f"warning: {error}; trying again in a minute", file=sys.stderr, flush=True)
 
     def _handle(self, output: StepOutput) -> None:
         """Waits for the output of a step, keeps what was found, and tells of it."""
@@ -107,7 +127,11 @@ class _Interrupts:
 
     def __enter__(self) -> "_Interrupts":
         self.number = 0
-        signals = (signal.SIGINT, signal.SIGTERM)
+        signals = [signal.SIGINT]
+        # With several processes JAX hears SIGTERM as a notice of pre-emption, and makes all of them
+        # save at the same step.
+        if jax.process_count() == 1:
+            signals.append(signal.SIGTERM)
         self._usual = {number: signal.signal(number, self._note) for number in signals}
         return self
 
