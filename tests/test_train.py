@@ -12,7 +12,7 @@ import pytest
 
 import train
 from tensorgame.algorithms import formats
-from training import loop, records
+from training import records
 from training.checkpoint import Checkpoints
 from training.config import Config, GameConfig
 from training.progress import Progress, read_metrics
@@ -420,11 +420,10 @@ def test_a_loss_that_is_not_finite_ends_the_run(play, capsys):
 
 # Orbax leaves coroutines behind when it fails.
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
-def test_a_damaged_checkpoint_is_skipped(play, capsys, monkeypatch):
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+def test_a_damaged_checkpoint_is_skipped(play, capsys):
     play({2: SCHOOLBOOK})
     with signal_after(5):
-        assert train.main(["--workdir", "work"]) == 130
+        assert train.main(["--workdir", "work", "--checkpoint-minutes", "1e-9"]) == 130
     folder = pathlib.Path("work", "checkpoints")
     steps = sorted(int(path.name) for path in folder.iterdir())
     assert len(steps) == 2

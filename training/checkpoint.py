@@ -178,6 +178,38 @@ class Checkpoints:
             ) from error
 
 
+def restore_params(workdir: Path, params_like: dict) -> tuple[int, dict]:
+    """The step and the parameters of the newest readable checkpoint, and nothing else of it.
+
+    Reads only, so that the run may be going on.
+
+    Args:
+        workdir: the work folder.
+        params_like: shapes with shardings.
+
+    Raises:
+        ConfigError: there is no checkpoint, or none can be read.
+    """
+    folder = epath.Path(workdir).resolve() / "checkpoints"
+    reason = "there is none"
+    wanted = {"params": params_like}
+    item = ocp.args.PyTreeRestore(
+        item=wanted,
+        restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
+        partial_restore=True,
+    )
+    steps = ocp.utils.checkpoint_steps(folder) if folder.exists() else []
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        for step in sorted(steps, reverse=True):
+            try:
+                restored = checkpointer.restore(folder / str(step) / "state", args=item)
+            except Exception as error:  # as in Checkpoints.restore
+                reason = reason if reason != "there is none" else _first_line(error)
+                continue
+            return step, restored["params"]
+    raise ConfigError(f"no checkpoint in {folder} can be read: {reason}")
+
+
 def _first_line(error: BaseException) -> str:
     line, _, _ = str(error).partition("\n")
     return line[:200]

@@ -15,8 +15,6 @@ from training.progress import Progress
 from training.records import Records
 from training.step import Found, StepOutput, TrainState
 
-CHECKPOINT_SECONDS = 60.0
-
 
 class DivergenceError(RuntimeError):
     """A loss or a gradient is not finite."""
@@ -62,7 +60,7 @@ class Loop:
                 if self.checkpoints.preempted(made):
                     interrupts.number = signal.SIGTERM
                 over = interrupts.number or self.records.reached or now >= self.limit
-                saving = over or now - saved >= CHECKPOINT_SECONDS
+                saving = over or now - saved >= 60 * self.config.checkpoint_minutes
                 if not over:
                     state, output = self.step(state)
                     pending.append(output)
@@ -87,7 +85,7 @@ class Loop:
         try:
             self._save(state)
         except CheckpointError as error:
-            print(f"warning: {error}; trying again in a minute", file=sys.stderr, flush=True)
+            print(f"warning: {error}; trying again later", file=sys.stderr, flush=True)
 
     def _handle(self, output: StepOutput) -> None:
         """Waits for the output of a step, keeps what was found, and tells of it."""

@@ -20,7 +20,7 @@ except ImportError:  # Windows has none: there folders are not locked
     fcntl = None
 
 # Fields that say when to stop and how fast to go. All others decide the results.
-_FREE_FIELDS = {"devices", "max_minutes", "target_ranks", "lift"}
+_FREE_FIELDS = {"devices", "max_minutes", "checkpoint_minutes", "target_ranks", "lift"}
 _CONFIG = "config.json"
 _LOCK = ".lock"
 # What a process that is killed leaves of a file (`tensorgame.algorithms.formats.files`).
@@ -106,7 +106,12 @@ def _remove_temporaries(workdir: pathlib.Path) -> None:
 
 def read_config(workdir: Path) -> Config:
     """The configuration that ``claimed`` left in the folder."""
-    saved = json.loads((workdir / _CONFIG).read_text())
+    return config_from_json((workdir / _CONFIG).read_text())
+
+
+def config_from_json(text: str) -> Config:
+    """The configuration whose fields are the JSON text."""
+    saved = json.loads(text)
     sections = {
         field.name: type(field.default)(**_tuples(saved[field.name]))
         for field in dataclasses.fields(Config)
