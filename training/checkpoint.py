@@ -80,8 +80,8 @@ class Checkpoints:
     def preempted(self, step: int) -> bool:
         """Whether a notice of pre-emption came to any process and ``step`` is the one to save.
 
-        JAX's own service decides on the same step for all processes; they have to ask at every
-        step. In a process of its own there is no such service, and SIGTERM is the notice.
+        JAX's own service decides on the same step for all processes, which have to ask at every
+        step. A process of its own has no such service; its notice is SIGTERM.
         """
         return self._manager.reached_preemption(step)
 
@@ -191,7 +191,7 @@ def restore_params(workdir: Path, params_like: dict) -> tuple[int, dict]:
         ConfigError: there is no checkpoint, or none can be read.
     """
     folder = epath.Path(workdir).resolve() / "checkpoints"
-    reason = "there is none"
+    reason = ""
     wanted = {"params": params_like}
     item = ocp.args.PyTreeRestore(
         item=wanted,
@@ -204,10 +204,10 @@ def restore_params(workdir: Path, params_like: dict) -> tuple[int, dict]:
             try:
                 restored = checkpointer.restore(folder / str(step) / "state", args=item)
             except Exception as error:  # as in Checkpoints.restore
-                reason = reason if reason != "there is none" else _first_line(error)
+                reason = reason or _first_line(error)
                 continue
             return step, restored["params"]
-    raise ConfigError(f"no checkpoint in {folder} can be read: {reason}")
+    raise ConfigError(f"no checkpoint in {folder} can be read: {reason or 'there is none'}")
 
 
 def _first_line(error: BaseException) -> str:

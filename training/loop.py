@@ -125,11 +125,7 @@ class _Interrupts:
 
     def __enter__(self) -> "_Interrupts":
         self.number = 0
-        signals = [signal.SIGINT]
-        # With several processes JAX hears SIGTERM as a notice of pre-emption, and makes all of them
-        # save at the same step.
-        if jax.process_count() == 1:
-            signals.append(signal.SIGTERM)
+        signals = (signal.SIGINT, signal.SIGTERM)
         self._usual = {number: signal.signal(number, self._note) for number in signals}
         return self
 

@@ -97,7 +97,7 @@ class TargetRecords:
         self._algorithms.mkdir(parents=True, exist_ok=True)
         self._log = folder / "records.jsonl"
         self._tried: dict[int, set[str]] = defaultdict(set)
-        saved = [self._load(path) for path in self._algorithms.glob("*.npz")]
+        saved = [self._load(path) for path in _archives(self._algorithms)]
         # Keys of all algorithms that are kept, by the file of the first of their rank and ring.
         self._keys = {self._path(found): self._keys_of(found) for found in saved}
         self._resume(saved)
@@ -227,9 +227,9 @@ class TargetRecords:
             "target": self.target.name,
             "seed": self._config.seed,
             "config": fingerprint(self._config),
-            **origin(),
-            **provenance,
         }
+        # What is lifted only when the folder is opened again comes from where its residues did.
+        line = {**line, **origin(), **provenance, **line}
         _save(found, path.with_suffix(".txt"))
         lines = {**self._lines(), path.name: line}
         text = "".join(json.dumps(line) + "\n" for line in lines.values())
@@ -242,9 +242,8 @@ class TargetRecords:
         return {line["file"]: line for line in map(json.loads, read_lines(self._log))}
 
     def _keys_of(self, first: Factorization) -> set[str]:
-        others = self._path(first).with_suffix("")
-        names = others.iterdir() if others.exists() else ()
-        return {_key(first), *(path.stem for path in names if path.suffix == ".npz")}
+        others = _archives(self._path(first).with_suffix(""))
+        return {_key(first), *(path.stem for path in others)}
 
     def _load(self, path: Path) -> Factorization:
         try:
@@ -262,6 +261,11 @@ class TargetRecords:
         self.provenance = self._lines().get(self._path(found).name, {})
         for ending in (".npz", ".txt"):
             _save(found, self.folder / f"best{ending}")
+
+
+def _archives(folder: Path) -> list[Path]:
+    """The .npz files of a folder, none if it does not exist."""
+    return [p for p in folder.iterdir() if p.suffix == ".npz"] if folder.exists() else []
 
 
 def _save(found: Factorization, path: Path) -> None:

@@ -127,7 +127,8 @@ def _tuples(fields: dict[str, object]) -> dict[str, object]:
 
 def _check_owner(workdir: Path, config: Config) -> None:
     """Refuses a folder whose config.json differs in a field that decides results."""
-    names = (path.name for path in workdir.iterdir())
+    # Empty folders do not exist in a bucket.
+    names = [path.name for path in workdir.iterdir()] if workdir.exists() else []
     # A process that is killed at once leaves no more than these.
     if all(name == _LOCK or _TEMPORARY.fullmatch(name) for name in names):
         return
