@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
+from jax.experimental.multihost_utils import sync_global_devices
 
 from training.config import ConfigError
 from training.storage import Path
@@ -153,16 +154,17 @@ class Checkpoints:
     def _put_aside(self, step: int, reason: str) -> None:
         """Moves a damaged checkpoint out of the way of the next one of its step."""
         aside = self.folder.parent / "damaged_checkpoints"
-        aside.mkdir(exist_ok=True)
-        taken = {path.name for path in aside.iterdir()}
-        names = (f"{step}{suffix}" for suffix in ("", *(f".{n}" for n in range(1, 1000))))
-        place = aside / next(name for name in names if name not in taken)
-        (self.folder / str(step)).rename(place)
+        if jax.process_index() == 0:
+            aside.mkdir(exist_ok=True)
+            earlier = len(list(aside.glob(f"{step}.*")))
+            place = aside / f"{step}.{earlier}"
+            (self.folder / str(step)).rename(place)
+            print(
+                f"warning: skipped the damaged checkpoint {step}, now {place} ({reason})",
+                file=sys.stderr,
+            )
+        sync_global_devices(f"put aside {step}")
         self._manager.reload()
-        print(
-            f"warning: skipped the damaged checkpoint {step}, now {place} ({reason})",
-            file=sys.stderr,
-        )
 
     def _guarded(self, act: Callable[[], object]) -> None:
         """Calls Orbax, whose errors of writing are of unrelated types."""

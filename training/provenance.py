@@ -1,5 +1,6 @@
 """Where a result comes from: the version of the project and what it was computed on."""
 
+import contextlib
 import datetime
 import functools
 import importlib.metadata
@@ -18,11 +19,11 @@ def commit() -> str:
     Without a checkout, the version of the installed package, or "unknown".
     """
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-        return result.stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        pass  # no git, or no checkout
+    # An installed package may lie in the checkout of something else.
+    if (ROOT / ".git").exists():
+        with contextlib.suppress(FileNotFoundError, subprocess.CalledProcessError):
+            result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+            return result.stdout.strip()
     try:
         return f"version {importlib.metadata.version('tensorgame')}"
     except importlib.metadata.PackageNotFoundError:
