@@ -69,14 +69,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        where = f"{error.filename} ({error.strerror})" if error.filename else error
-        print(f"error: {where}; once that is mended the same command goes on", file=sys.stderr)
+        reason = f"{_reason(error)}; once that is mended the same command goes on"
+        print(f"error: {reason}", file=sys.stderr)
         return 2
     except IncorrectRecordError as error:
         print(f"error: {error}", file=sys.stderr)
         return 3
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+
+
+def _reason(error: OSError) -> str:
+    """What is wrong with which file; a write to a full disk does not name it."""
+    if error.strerror is None:
+        return str(error)
+    return f"{error.filename or 'a file of the work folder'}: {error.strerror}"
 
 
 def _parse(argv: Sequence[str] | None) -> Arguments:
