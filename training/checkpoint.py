@@ -147,8 +147,14 @@ class Checkpoints:
         return None
 
     def _open(self) -> ocp.CheckpointManager:
-        # What a process that was killed has left half-written would pile up.
-        options = ocp.CheckpointManagerOptions(max_to_keep=_KEPT, cleanup_tmp_directories=True)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=_KEPT,
+            # What a process that was killed has left half-written would pile up.
+            cleanup_tmp_directories=True,
+            # If a folder cannot be made in the background, threads wait for it for ten minutes,
+            # even when the program wants to end.
+            async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
+        )
         return ocp.CheckpointManager(self.folder, options=options)
 
     def _put_aside(self, step: int, reason: str) -> None:
@@ -214,7 +220,8 @@ def restore_params(workdir: Path, params_like: dict) -> tuple[int, dict]:
 
 def _first_line(error: BaseException) -> str:
     line, _, _ = str(error).partition("\n")
-    return line[:200]
+    # Orbax names files several times before it comes to what is wrong.
+    return line[:600]
 
 
 def _filled(state: object) -> object:
