@@ -42,8 +42,7 @@ class Arguments:
     config: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FILE")] = None
     """A Python file that defines config = Config(...); the flags below change single fields."""
     workdir: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
-    """Where results are kept and the same run goes on, a folder or gs://bucket/path; by default a
-    folder of its own in runs/."""
+    """Where results are kept and the same run goes on; by default a folder of its own in runs/."""
     run: Annotated[Config, tyro.conf.arg(name="")]
 
 
@@ -57,6 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         for warning in config.warnings():
             print(f"warning: {warning}", file=sys.stderr)
         workdir = storage.parse(arguments.workdir or default_workdir(config))
+        if storage.is_bucket(workdir):
+            raise ConfigError(
+                f"workdir is {workdir}, but metrics.jsonl needs a folder that can be appended to; "
+                "mount the bucket (gcsfuse) and name the folder with --workdir"
+            )
         with claimed(workdir, config):
             records = Records(config, workdir)
             if records.reached:

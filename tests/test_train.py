@@ -240,6 +240,7 @@ def test_folders_of_others_are_refused(capsys):
     (workdir / "config.json").rename(workdir / "other.json")
     assert "holds files but no config.json" in refused(capsys, "--workdir", workdir)
     assert {path.name for path in workdir.iterdir()} == {"other.json", ".lock"}
+    assert "mount the bucket" in refused(capsys, "--workdir", "gs://bucket/run")
     for path in (workdir / "other.json", workdir / "other.json" / "below"):
         assert "cannot be used" in refused(capsys, "--workdir", path)
 
