@@ -9,8 +9,10 @@ hold up the loop or take its cores. One JSON line. What follows ``--`` are flags
 """
 
 import argparse
+import contextlib
 import dataclasses
 import importlib.metadata
+import io
 import pathlib
 import statistics
 import sys
@@ -150,7 +152,8 @@ class _Timed:
                     clock=self._clock,
                     limit=_NEVER,
                 )
-                loop.run(state)
+                with contextlib.redirect_stdout(io.StringIO()):
+                    loop.run(state)
         self.saves = self.saves[:-1]
         self.seconds = self._calls[-1] - self._calls[0]
         return self._state
