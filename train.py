@@ -2,7 +2,8 @@
 
 The same command again goes on from the last checkpoint of its work folder, with a new time budget.
 Exit status: 0, an algorithm of the wanted rank is there; 1, the run ended without one; 2, bad
-input; 130 (143), stopped by Ctrl-C (SIGTERM) after a checkpoint.
+input, or files that cannot be written; 3, a solved game was no algorithm, which is a mistake in the
+program; 130 (143), stopped by Ctrl-C (SIGTERM or a notice of pre-emption) after a checkpoint.
 """
 
 import argparse
@@ -20,14 +21,15 @@ from typing import Annotated
 import jax
 import tyro
 
+from training import storage
 from training.checkpoint import Checkpoints
 from training.config import Config, ConfigError, check_types
 from training.loop import DivergenceError, Loop
 from training.plotting import plot
 from training.progress import COUNTERS, Progress, waiting
-from training.records import Records
+from training.records import IncorrectRecordError, Records
 from training.step import make_init, make_mesh, make_step
-from training.workdir import claim, default_workdir
+from training.workdir import claimed, default_workdir
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,7 @@ class Arguments:
 
     config: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FILE")] = None
     """A Python file that defines config = Config(...); the flags below change single fields."""
-    workdir: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="DIR")] = None
+    workdir: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """Where results are kept and the same run goes on; by default a folder of its own in runs/."""
     run: Annotated[Config, tyro.conf.arg(name="")]
 
@@ -53,19 +55,39 @@ def main(argv: Sequence[str] | None = None) -> int:
         config.validate()
         for warning in config.warnings():
             print(f"warning: {warning}", file=sys.stderr)
-        workdir = arguments.workdir or default_workdir(config)
-        claim(workdir, config)
-        records = Records(config, workdir)
-        if records.reached:
-            print("All that is wanted was found earlier.\n")
-            _report(records)
-            return 0
-        return _run(config, workdir, records, began)
+        workdir = storage.parse(arguments.workdir or default_workdir(config))
+        if storage.is_bucket(workdir):
+            raise ConfigError(
+                f"workdir is {workdir}, but metrics.jsonl needs a folder that can be appended to; "
+                "mount the bucket (gcsfuse) and name the folder with --workdir"
+            )
+        with claimed(workdir, config):
+            records = Records(config, workdir)
+            if records.reached:
+                print("All that is wanted was found earlier.\n")
+                _report(records)
+                return 0
+            with Checkpoints(workdir) as checkpoints:
+                return _run(config, records, checkpoints, began)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        reason = f"{_reason(error)}; once that is mended the same command goes on"
+        print(f"error: {reason}", file=sys.stderr)
+        return 2
+    except IncorrectRecordError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 3
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+
+
+def _reason(error: OSError) -> str:
+    """What is wrong with which file; a write to a full disk does not name it."""
+    if error.strerror is None:
+        return str(error)
+    return f"{error.filename or 'a file of the work folder'}: {error.strerror}"
 
 
 def _parse(argv: Sequence[str] | None) -> Arguments:
@@ -100,23 +122,22 @@ def _load(path: pathlib.Path) -> Config:
     return config
 
 
-def _run(config: Config, workdir: pathlib.Path, records: Records, began: float) -> int:
+def _run(config: Config, records: Records, checkpoints: Checkpoints, began: float) -> int:
     """Trains until the rank is found or the budget used; returns the exit status."""
-    checkpoints, counters = Checkpoints(workdir), COUNTERS
+    workdir, counters = records.workdir, COUNTERS
     compiling = time.monotonic()
     with waiting("compiling the training step"):
         mesh = make_mesh(config)
         init = make_init(config, mesh)
         # XLA compiles outside of Python's lock, so the small program costs no time of its own.
         with ThreadPoolExecutor(max_workers=1) as pool:
-            compiled = pool.submit(
-                make_step(config, mesh).lower(jax.eval_shape(init, config.seed)).compile
-            )
-            state = init(config.seed)
-            restored = checkpoints.restore(state)
+            shapes = jax.eval_shape(init, config.seed)
+            compiled = pool.submit(make_step(config, mesh).lower(shapes).compile)
+            restored = checkpoints.restore(shapes)
+            state = init(config.seed) if restored is None else restored.state
             step = compiled.result()
         if restored is not None:
-            state, counters = restored.state, restored.counters
+            counters = {**COUNTERS, **restored.counters}
     compiling = round(time.monotonic() - compiling, 3)
     print(f"compiled in {compiling:.1f} s; at step {counters['step']} in {workdir}", flush=True)
     began -= counters["seconds"]
@@ -166,6 +187,8 @@ def _report(records: Records) -> None:
     for each in records.each:
         found, origin = each.best, each.provenance
         print(f"{found.summary()}\n\n{found.equations()}\n\n{found.check()}")
+        if each.distinct > 1:
+            print(f"{each.distinct} different ones of this rank are in {each.folder}/algorithms")
         print(f"saved as {each.folder / 'best.npz'} and {each.folder / 'best.txt'}")
         if origin:
             print(

@@ -138,6 +138,8 @@ class Config:
     """Over zp, count an algorithm only once it is lifted to the integers or rationals."""
     max_minutes: float = 30.0
     """The run gives up after this much wall time, compilation included."""
+    checkpoint_minutes: float = 1.0
+    """Wall time between two checkpoints; what came after the last one is lost with the process."""
 
     # Derived objects -----------------------------------------------------------------------------
 

@@ -3,18 +3,17 @@
 import dataclasses
 import math
 import signal
+import sys
 from collections.abc import Callable
 from types import FrameType
 
 import jax
 
-from training.checkpoint import Checkpoints
+from training.checkpoint import CheckpointError, Checkpoints
 from training.config import Config
 from training.progress import Progress
 from training.records import Records
 from training.step import Found, StepOutput, TrainState
-
-CHECKPOINT_SECONDS = 60.0
 
 
 class DivergenceError(RuntimeError):
@@ -42,19 +41,26 @@ class Loop:
     def run(self, state: TrainState) -> int:
         """Goes on until the rank wanted is found, the time is over, or a signal comes.
 
+        A notice of pre-emption counts as SIGTERM. Either way the last checkpoint is complete when
+        this returns.
+
         Returns:
             The number of the signal, or 0.
 
         Raises:
             DivergenceError: a loss or a gradient is not finite.
+            CheckpointError: the last checkpoint could not be written.
         """
         pending: list[StepOutput] = []
         saved = self.clock()
         with _Interrupts() as interrupts, self.progress:
             while True:
                 now = self.clock()
+                made = self.progress.counters["step"] + len(pending)
+                if self.checkpoints.preempted(made):
+                    interrupts.number = signal.SIGTERM
                 over = interrupts.number or self.records.reached or now >= self.limit
-                saving = over or now - saved >= CHECKPOINT_SECONDS
+                saving = over or now - saved >= 60 * self.config.checkpoint_minutes
                 if not over:
                     state, output = self.step(state)
                     pending.append(output)
@@ -62,12 +68,24 @@ class Loop:
                 # checkpoint has to include what the host knows of all of them.
                 while len(pending) > (0 if saving else 1):
                     self._handle(pending.pop(0))
-                if saving:
-                    counters = self.progress.counters
-                    self.checkpoints.save(counters["step"], state, counters)
-                    saved = self.clock()
                 if over:
+                    self._save(state)
+                    self.checkpoints.wait()
                     return interrupts.number
+                if saving:
+                    self._try_to_save(state)
+                    saved = self.clock()
+
+    def _save(self, state: TrainState) -> None:
+        counters = self.progress.counters
+        self.checkpoints.save(counters["step"], state, counters)
+
+    def _try_to_save(self, state: TrainState) -> None:
+        """Begins to write a checkpoint; a disk that is full now may have room a minute later."""
+        try:
+            self._save(state)
+        except CheckpointError as error:
+            print(f"warning: {error}; trying again later", file=sys.stderr, flush=True)
 
     def _handle(self, output: StepOutput) -> None:
         """Waits for the output of a step, keeps what was found, and tells of it."""

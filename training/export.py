@@ -1,0 +1,95 @@
+"""The network of a run as one file, for use without the run: ``python -m training.export``.
+
+The file is a plain .npz: the parameters under their paths, such as ``params/torso/...``, and under
+``config`` the configuration as JSON text. Nothing is pickled.
+"""
+
+import dataclasses
+import io
+import json
+import os
+import sys
+from typing import Annotated
+
+import jax
+import numpy as np
+import tyro
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from training import storage
+from training.checkpoint import restore_params
+from training.config import Config, ConfigError
+from training.step import make_init, make_mesh
+from training.workdir import config_from_json, read_config
+
+_CONFIG = "config"
+
+
+def export(workdir: str | os.PathLike[str], path: str | os.PathLike[str]) -> int:
+    """Writes the parameters of the newest checkpoint that can be read; returns its step.
+
+    The run may be going on.
+
+    Raises:
+        ConfigError: the folder holds no run, or no checkpoint that can be read.
+        OSError: the file cannot be written.
+    """
+    folder = storage.parse(workdir)
+    try:
+        config = read_config(folder)
+    except FileNotFoundError:
+        raise ConfigError(f"{folder} holds no config.json; name the work folder of a run") from None
+    # One device is enough, whatever number the run has.
+    alone = dataclasses.replace(config, devices=1)
+    shapes = jax.eval_shape(make_init(alone, make_mesh(alone)), config.seed)
+    step, params = restore_params(folder, shapes.params)
+    arrays = flatten_dict(jax.device_get(params), sep="/")
+    text = json.dumps(dataclasses.asdict(config))
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays, **{_CONFIG: np.array(text)})
+    storage.write(storage.parse(path), buffer.getvalue())
+    return step
+
+
+def load(path: str | os.PathLike[str]) -> tuple[Config, dict]:
+    """The configuration and the parameters that ``export`` wrote, as NumPy arrays.
+
+    ``config.agent.apply(params, state, method="value")`` and the like take them as they are.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no such file.
+    """
+    content = storage.parse(path).read_bytes()
+    with np.load(io.BytesIO(content)) as file:
+        if _CONFIG not in file.files:
+            raise ValueError(f"{path} holds no config; it was not written by training.export")
+        arrays = {name: file[name] for name in file.files}
+    config = config_from_json(arrays.pop(_CONFIG).item())
+    return config, unflatten_dict(arrays, sep="/")
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Write the network of a run as one .npz file."""
+
+    workdir: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="WORKDIR")]
+    """The work folder of a run."""
+    path: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FILE")]
+    """The file to write; one that is there is replaced."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line ``argv``; returns the exit status."""
+    arguments = tyro.cli(Arguments, prog="python -m training.export", args=argv)
+    try:
+        step = export(arguments.workdir, arguments.path)
+    except (ConfigError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"saved the parameters of step {step} as {arguments.path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
