@@ -22,12 +22,16 @@ import tyro
 
 from training.checkpoint import Checkpoints
 from training.config import Config, ConfigError, check_types
+from training.flops import costs_of
 from training.loop import DivergenceError, Loop
+from training.metrics import COUNTERS
 from training.plotting import plot
-from training.progress import COUNTERS, Progress, waiting
+from training.profiling import profiled
+from training.progress import Progress, waiting
 from training.records import Records
 from training.step import make_init, make_mesh, make_step
 from training.workdir import claim, default_workdir
+from training.writers import Writer, make_writers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,6 +45,10 @@ class Arguments:
     """A Python file that defines config = Config(...); the flags below change single fields."""
     workdir: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Where results are kept and the same run goes on; by default a folder of its own in runs/."""
+    profile: Annotated[int, tyro.conf.arg(metavar="STEPS")] = 0
+    """Traces so many steps into DIR/profile, once the run plays."""
+    wandb: Annotated[str | None, tyro.conf.arg(metavar="PROJECT")] = None
+    """Reports metrics to this project at Weights & Biases too."""
     run: Annotated[Config, tyro.conf.arg(name="")]
 
 
@@ -60,7 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             print("All that is wanted was found earlier.\n")
             _report(records)
             return 0
-        return _run(config, workdir, records, began)
+        if arguments.profile < 0:
+            raise ConfigError(f"--profile is {arguments.profile}; it must be a number of steps")
+        writers = make_writers(config, workdir, arguments.wandb)
+        return _run(config, workdir, records, writers, arguments.profile, began)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -100,7 +111,14 @@ def _load(path: pathlib.Path) -> Config:
     return config
 
 
-def _run(config: Config, workdir: pathlib.Path, records: Records, began: float) -> int:
+def _run(
+    config: Config,
+    workdir: pathlib.Path,
+    records: Records,
+    writers: Sequence[Writer],
+    profile: int,
+    began: float,
+) -> int:
     """Trains until the rank is found or the budget used; returns the exit status."""
     checkpoints, counters = Checkpoints(workdir), COUNTERS
     compiling = time.monotonic()
@@ -114,6 +132,7 @@ def _run(config: Config, workdir: pathlib.Path, records: Records, began: float) 
             )
             state = init(config.seed)
             restored = checkpoints.restore(state)
+            costs = costs_of(config)
             step = compiled.result()
         if restored is not None:
             state, counters = restored.state, restored.counters
@@ -124,15 +143,20 @@ def _run(config: Config, workdir: pathlib.Path, records: Records, began: float) 
     counters = {**counters, "compile_seconds": counters["compile_seconds"] + compiling}
     loop = Loop(
         config=config,
+        workdir=workdir,
         step=step,
         records=records,
-        progress=Progress(config, workdir, counters, limit),
+        progress=Progress(config, counters, limit, costs, writers),
         checkpoints=checkpoints,
         clock=lambda: time.monotonic() - began,
         limit=limit,
     )
+    # A profile of steps that do not play yet would not tell much.
+    idle = max(0, config.learner.demonstration_steps - counters["step"])
     try:
-        status = _conclude(config, records, loop.run(state))
+        with profiled(step, workdir / "profile", idle, profile) as traced:
+            stopped_by = dataclasses.replace(loop, step=traced).run(state)
+        status = _conclude(config, records, stopped_by)
     except DivergenceError as error:
         print(
             f"error: {error}; the last checkpoint is of step {checkpoints.latest} in "
