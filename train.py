@@ -59,6 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = _parse(argv)
         config = arguments.run
         config.validate()
+        if arguments.profile < 0:
+            raise ConfigError(
+                f"--profile is {arguments.profile}; it must be a number of steps, 0 for none"
+            )
         for warning in config.warnings():
             print(f"warning: {warning}", file=sys.stderr)
         workdir = arguments.workdir or default_workdir(config)
@@ -68,8 +72,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             print("All that is wanted was found earlier.\n")
             _report(records)
             return 0
-        if arguments.profile < 0:
-            raise ConfigError(f"--profile is {arguments.profile}; it must be a number of steps")
         writers = make_writers(config, workdir, arguments.wandb)
         return _run(config, workdir, records, writers, arguments.profile, began)
     except ConfigError as error:

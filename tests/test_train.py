@@ -176,6 +176,7 @@ def refused(capsys, *argv: object) -> str:
         ("--learner.learning-rate nan", "learner.learning_rate is nan"),
         ("--target-ranks 11", "target_ranks are (11,), which games of"),
         ("--target-ranks 7 7", "target_ranks has 2 values for 1 targets"),
+        ("--profile -1", "--profile is -1; it must be a number of steps, 0 for none"),
     ],
 )
 def test_bad_values_are_refused_in_one_sentence(argv, says, capsys, monkeypatch):
@@ -414,6 +415,9 @@ def test_a_loss_that_is_not_finite_ends_the_run(play, capsys):
     workdir = default_workdir(Config())
     assert formats.load(workdir / "best.npz").rank == 8
     assert read_metrics(workdir)[-1]["policy_loss"] is None
+    diagnosis = json.loads((workdir / "divergence-5.json").read_text())
+    assert diagnosis["last_metrics"] == read_metrics(workdir)
+    assert diagnosis["not_finite"] == {}, "the script knows no parameters"
 
 
 # Orbax leaves coroutines behind when it fails.

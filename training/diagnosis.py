@@ -39,7 +39,9 @@ def write_diagnosis(
         "last_metrics": lines[-_LINES:],
     }
     path = workdir / f"divergence-{step}.json"
-    write_atomically(path, (json.dumps(diagnosis, indent=1) + "\n").encode())
+    # All processes count together what is not finite; one of them writes.
+    if not jax.process_index():
+        write_atomically(path, (json.dumps(diagnosis, indent=1) + "\n").encode())
     return path
 
 

@@ -14,8 +14,8 @@ from training.workdir import read_config
 from training.writers import read_metrics
 
 _BINS = 120
-# More entries than these take columns of their own in a legend.
-_ROWS = 6
+# Of several targets each has fewer games, whose mean is less certain.
+_BINS_PER_TARGET = 40
 
 
 def plot(workdir: pathlib.Path) -> pathlib.Path | None:
@@ -35,6 +35,12 @@ def plot(workdir: pathlib.Path) -> pathlib.Path | None:
         _draw_target(rank_axes, solved_axes, times, column, config, lines)
     else:
         _draw_targets(rank_axes, solved_axes, times, config, lines)
+        figure.legend(
+            *rank_axes.get_legend_handles_labels(),
+            loc="outside lower center",
+            ncols=3,
+            fontsize="small",
+        )
     rank_axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     solved_axes.set_ylabel("games solved")
     solved_axes.yaxis.set_major_formatter(PercentFormatter(1))
@@ -84,10 +90,9 @@ def _draw_targets(
         games = _of_target(lines, "target_games", target.name)
         ranks = [line.get("target_ranks", {}).get(target.name, []) for line in lines]
         solved = np.array([sum(count for _, count in pairs) for pairs in ranks], float)
-        _draw_mean(solved_axes, times, solved, np.nan_to_num(games), color=color)
+        _draw_mean(solved_axes, times, solved, np.nan_to_num(games), _BINS_PER_TARGET, color=color)
     rank_axes.axhline(0, color="black", linestyle="--", linewidth=1)
     rank_axes.set_ylabel("best rank above the one wanted")
-    rank_axes.legend(ncols=-(-count // _ROWS), fontsize="small" if count > _ROWS else None)
 
 
 def _draw_losses(axes: Axes, times: np.ndarray, column: dict[str, np.ndarray]) -> None:
@@ -106,10 +111,15 @@ def _of_target(lines: list[dict], name: str, target: str) -> np.ndarray:
 
 
 def _draw_mean(
-    axes: Axes, times: np.ndarray, total: np.ndarray, count: np.ndarray, **style: str
+    axes: Axes,
+    times: np.ndarray,
+    total: np.ndarray,
+    count: np.ndarray,
+    bins: int = _BINS,
+    **style: object,
 ) -> None:
     """The mean ``total / count`` over equal stretches of time."""
-    edges = np.linspace(0, times[-1], min(_BINS, len(times)) + 1)
+    edges = np.linspace(0, times[-1], min(bins, len(times)) + 1)
     counts, _ = np.histogram(times, edges, weights=count)
     totals, _ = np.histogram(times, edges, weights=np.nan_to_num(total))
     some = counts > 0

@@ -61,7 +61,8 @@ class _Trace:
             jax.profiler.stop_trace()
             print(
                 f"profile of {self._calls - self._first} steps: {self._folder}\n"
-                f"  open it with: pip install xprof && xprof --logdir {self._folder}",
+                f"  open it with: pip install xprof && xprof --logdir {self._folder}\n"
+                "  or drop the .trace.json.gz in it on https://ui.perfetto.dev",
                 flush=True,
             )
         elif self._calls <= self._first:

@@ -58,7 +58,7 @@ def make_writers(config: Config, workdir: pathlib.Path, wandb: str | None = None
     if jax.process_index():
         return []
     writers: list[Writer] = [JsonLines(workdir)]
-    if importlib.util.find_spec("tensorboard"):
+    if _is_installed("tensorboard"):
         writers.append(TensorBoard(workdir))
     if wandb:
         writers.append(WeightsAndBiases(wandb, config, workdir))
@@ -128,7 +128,7 @@ class WeightsAndBiases:
         Raises:
             ConfigError: it is not installed, or refuses.
         """
-        if not importlib.util.find_spec("wandb"):
+        if not _is_installed("wandb"):
             raise ConfigError(
                 f"--wandb is {project}, but wandb is not installed; install it with "
                 "pip install 'tensorgame[wandb]', or leave the flag out"
@@ -162,6 +162,12 @@ class WeightsAndBiases:
 
     def close(self) -> None:
         self._run.finish()
+
+
+def _is_installed(package: str) -> bool:
+    """Whether it can be imported; a folder of that name, as both leave behind, does not count."""
+    spec = importlib.util.find_spec(package)
+    return spec is not None and spec.origin is not None
 
 
 def scalars(line: dict) -> dict[str, float]:
