@@ -33,7 +33,11 @@ def waiting(what: str) -> Iterator[None]:
 
 
 class Progress:
-    """Tells of every step, between entering and leaving it as a context."""
+    """Tells of every step, between entering and leaving it as a context.
+
+    Attributes:
+        latest: the line of the newest step, before the first the counters alone.
+    """
 
     def __init__(
         self,
