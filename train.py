@@ -24,12 +24,16 @@ import tyro
 from training import storage
 from training.checkpoint import Checkpoints
 from training.config import Config, ConfigError, check_types
+from training.flops import costs_of
 from training.loop import DivergenceError, Loop
+from training.metrics import COUNTERS
 from training.plotting import plot
-from training.progress import COUNTERS, Progress, waiting
+from training.profiling import profiled
+from training.progress import Progress, waiting
 from training.records import IncorrectRecordError, Records
 from training.step import make_init, make_mesh, make_step
 from training.workdir import claimed, default_workdir
+from training.writers import Writer, make_writers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,6 +47,10 @@ class Arguments:
     """A Python file that defines config = Config(...); the flags below change single fields."""
     workdir: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """Where results are kept and the same run goes on; by default a folder of its own in runs/."""
+    profile: Annotated[int, tyro.conf.arg(metavar="STEPS")] = 0
+    """Traces so many steps into DIR/profile, once the run plays."""
+    wandb: Annotated[str | None, tyro.conf.arg(metavar="PROJECT")] = None
+    """Reports metrics to this project at Weights & Biases too."""
     run: Annotated[Config, tyro.conf.arg(name="")]
 
 
@@ -53,6 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = _parse(argv)
         config = arguments.run
         config.validate()
+        if arguments.profile < 0:
+            raise ConfigError(
+                f"--profile is {arguments.profile}; it must be a number of steps, 0 for none"
+            )
         for warning in config.warnings():
             print(f"warning: {warning}", file=sys.stderr)
         workdir = storage.parse(arguments.workdir or default_workdir(config))
@@ -67,8 +79,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print("All that is wanted was found earlier.\n")
                 _report(records)
                 return 0
+            writers = make_writers(config, workdir, arguments.wandb)
             with Checkpoints(workdir) as checkpoints:
-                return _run(config, records, checkpoints, began)
+                return _run(config, records, checkpoints, writers, arguments.profile, began)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -122,7 +135,14 @@ def _load(path: pathlib.Path) -> Config:
     return config
 
 
-def _run(config: Config, records: Records, checkpoints: Checkpoints, began: float) -> int:
+def _run(
+    config: Config,
+    records: Records,
+    checkpoints: Checkpoints,
+    writers: Sequence[Writer],
+    profile: int,
+    began: float,
+) -> int:
     """Trains until the rank is found or the budget used; returns the exit status."""
     workdir, counters = records.workdir, COUNTERS
     compiling = time.monotonic()
@@ -135,6 +155,7 @@ def _run(config: Config, records: Records, checkpoints: Checkpoints, began: floa
             compiled = pool.submit(make_step(config, mesh).lower(shapes).compile)
             restored = checkpoints.restore(shapes)
             state = init(config.seed) if restored is None else restored.state
+            costs = costs_of(config)
             step = compiled.result()
         if restored is not None:
             counters = {**COUNTERS, **restored.counters}
@@ -145,15 +166,20 @@ def _run(config: Config, records: Records, checkpoints: Checkpoints, began: floa
     counters = {**counters, "compile_seconds": counters["compile_seconds"] + compiling}
     loop = Loop(
         config=config,
+        workdir=workdir,
         step=step,
         records=records,
-        progress=Progress(config, workdir, counters, limit),
+        progress=Progress(config, counters, limit, costs, writers),
         checkpoints=checkpoints,
         clock=lambda: time.monotonic() - began,
         limit=limit,
     )
+    # A profile of steps that do not play yet would not tell much.
+    idle = max(0, config.learner.demonstration_steps - counters["step"])
     try:
-        status = _conclude(config, records, loop.run(state))
+        with profiled(step, workdir / "profile", idle, profile) as traced:
+            stopped_by = dataclasses.replace(loop, step=traced).run(state)
+        status = _conclude(config, records, stopped_by)
     except DivergenceError as error:
         print(
             f"error: {error}; the last checkpoint is of step {checkpoints.latest} in "

@@ -17,11 +17,12 @@ from tensorgame.algorithms import formats
 from training import records, storage
 from training.checkpoint import CheckpointError, Checkpoints
 from training.config import Config, ConfigError, GameConfig
-from training.progress import Progress, read_metrics
+from training.progress import Progress
 from training.records import IncorrectRecordError, Records, TargetRecords
 from training.selfplay import Found
 from training.step import StepOutput
 from training.workdir import claimed, default_workdir, fingerprint, read_config
+from training.writers import read_metrics
 
 # Products as (entries of A, entries of B, entries of C) in the order 11 12 21 22.
 STRASSEN = ["1001 1001 1001", "0011 1000 0011", "1000 0101 0101", "0001 1010 1010"]
@@ -75,8 +76,10 @@ def scripted_step(config: Config, script: dict, loss: dict):
     def step(state):
         number = state["step"] + 1
         row = jnp.minimum(number, size - 1)
-        metrics = {"games": 4.0, "solved": 1.0, "evaluations": 36.0, "return": -9.0}
+        metrics = {"games": 4.0, "solved": 1.0, "moves": 4.0, "evaluations": 36.0, "return": -9.0}
         metrics |= {"policy_loss": jnp.asarray(losses)[row], "gradient_norm": 1.0}
+        solved = jnp.zeros((1, length + 1)).at[0, 8].set(1.0)
+        metrics |= {"target_games": jnp.full(1, 4.0), "target_solved": solved}
         output = StepOutput(
             jax.tree.map(jnp.float32, metrics),
             Found(jnp.asarray(moves)[row], jnp.asarray(found)[row]),
@@ -177,6 +180,7 @@ def refused(capsys, *argv: object) -> str:
         ("--learner.learning-rate nan", "learner.learning_rate is nan"),
         ("--target-ranks 11", "target_ranks are (11,), which games of"),
         ("--target-ranks 7 7", "target_ranks has 2 values for 1 targets"),
+        ("--profile -1", "--profile is -1; it must be a number of steps, 0 for none"),
     ],
 )
 def test_bad_values_are_refused_in_one_sentence(argv, says, capsys, monkeypatch):
@@ -579,10 +583,13 @@ def test_a_loss_that_is_not_finite_ends_the_run(play, capsys):
     play({2: SCHOOLBOOK}, {5: np.nan})
     assert train.main([]) == 1
     captured = capsys.readouterr()
-    assert "policy_loss became nan at step 5; the last checkpoint is" in captured.err
+    assert "policy_loss became nan at step 5, see" in captured.err
     workdir = default_workdir(Config())
     assert formats.load(workdir / "best.npz").rank == 8
     assert read_metrics(workdir)[-1]["policy_loss"] is None
+    diagnosis = json.loads((workdir / "divergence-5.json").read_text())
+    assert diagnosis["last_metrics"] == read_metrics(workdir)
+    assert diagnosis["not_finite"] == {}, "the script knows no parameters"
 
 
 # Orbax leaves coroutines behind when it fails.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import pathlib
 import signal
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import jax
 
 from training.checkpoint import CheckpointError, Checkpoints
 from training.config import Config
+from training.diagnosis import write_diagnosis
 from training.progress import Progress
 from training.records import Records
 from training.step import Found, StepOutput, TrainState
@@ -31,6 +33,7 @@ class Loop:
     """
 
     config: Config
+    workdir: pathlib.Path
     step: Callable[[TrainState], tuple[TrainState, StepOutput]]
     records: Records
     progress: Progress
@@ -67,7 +70,7 @@ class Loop:
                 # The device is at work on the last step while the one before is handled here; a
                 # checkpoint has to include what the host knows of all of them.
                 while len(pending) > (0 if saving else 1):
-                    self._handle(pending.pop(0))
+                    self._handle(pending.pop(0), state, len(pending))
                 if over:
                     self._save(state)
                     self.checkpoints.wait()
@@ -87,7 +90,7 @@ class Loop:
         except CheckpointError as error:
             print(f"warning: {error}; trying again later", file=sys.stderr, flush=True)
 
-    def _handle(self, output: StepOutput) -> None:
+    def _handle(self, output: StepOutput, newest: TrainState, steps_made: int) -> None:
         """Waits for the output of a step, keeps what was found, and tells of it."""
         metrics, found = jax.device_get(output)
         seconds = self.clock()
@@ -95,9 +98,11 @@ class Loop:
         self.progress.update(metrics, self.records.best_ranks, seconds)
         for name, value in metrics.items():
             if name.endswith(("_loss", "_norm")) and not math.isfinite(value):
-                raise DivergenceError(
-                    f"{name} became {value} at step {self.progress.counters['step']}"
-                )
+                reason = f"{name} became {value} at step {self.progress.counters['step']}"
+                latest = self.checkpoints.latest
+                checkpoint = None if latest is None else f"{self.checkpoints.folder}/{latest}"
+                path = write_diagnosis(self.workdir, reason, newest, steps_made, checkpoint)
+                raise DivergenceError(f"{reason}, see {path}")
 
     def _keep(self, found: Found, seconds: float) -> None:
         """Offers the solved games of all devices to the records."""

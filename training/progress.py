@@ -1,34 +1,25 @@
-"""What a run tells of every step: a line of metrics.jsonl, and a live table or plain lines."""
+"""What a run shows of every step: a live table in a terminal, plain lines elsewhere."""
 
-import collections
 import contextlib
-import json
-import math
-import pathlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
+import jax
+import numpy as np
 from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from tensorgame.algorithms.formats.files import write_atomically
 from training.config import Config
+from training.flops import Costs
+from training.metrics import Meter
+from training.writers import Writer
 
-# What the host counts since the run began, over all its sessions; checkpoints keep it.
-COUNTERS = {
-    "step": 0,
-    "seconds": 0.0,
-    "compile_seconds": 0.0,
-    "total_games": 0,
-    "total_solved": 0,
-    "total_evaluations": 0,
-}
-_METRICS = "metrics.jsonl"
-_WINDOW_SECONDS = 10.0
 _SECONDS_PER_LINE = 10.0
+# More targets than these would fill the terminal.
+_TARGETS_SHOWN = 8
 
 
 @contextlib.contextmanager
@@ -45,30 +36,43 @@ class Progress:
     """Tells of every step, between entering and leaving it as a context.
 
     Attributes:
-        counters: the numbers of COUNTERS after the steps so far.
+        latest: the line of the newest step, before the first the counters alone.
     """
 
     def __init__(
-        self, config: Config, workdir: pathlib.Path, counters: dict[str, float], limit: float
+        self,
+        config: Config,
+        counters: dict[str, float],
+        limit: float,
+        costs: Costs,
+        writers: Sequence[Writer],
     ):
-        """Goes on from ``counters``, in a run that stops at ``limit`` seconds."""
-        self.counters = dict(counters)
+        """Goes on from ``counters``, in a run that stops at ``limit`` seconds.
+
+        Args:
+            config: the run's.
+            counters: the numbers of `training.metrics.COUNTERS`.
+            limit: seconds since the run began.
+            costs: model FLOPs of the run.
+            writers: they take a line for every step.
+        """
+        self._meter = Meter(config, counters, costs)
         self._config = config
         self._limit = limit
-        self._workdir = workdir
-        self._latest: dict[str, float | None] = dict(counters)
-        self._best_ranks: dict[str, int | None] = {}
-        self._window: collections.deque[dict[str, float]] = collections.deque()
+        self._writers = writers
         self._next_line = 0.0
+        self.latest: dict = {**self.counters, "best_ranks": {}}
+
+    @property
+    def counters(self) -> dict[str, float]:
+        """The numbers of `training.metrics.COUNTERS` after the steps so far."""
+        return self._meter.counters
 
     def __enter__(self) -> "Progress":
-        # A run that was killed wrote of steps after its last checkpoint, which are made again.
-        path, lines = self._workdir / _METRICS, read_metrics(self._workdir)
-        kept = [line for line in lines if line["step"] <= self.counters["step"]]
-        text = "".join(json.dumps(line) + "\n" for line in kept)
-        write_atomically(path, text.encode())
         with contextlib.ExitStack() as stack:
-            self._file = stack.enter_context(path.open("a", buffering=1))
+            for writer in self._writers:
+                writer.begin(self.counters["step"])
+                stack.callback(writer.close)
             self._is_live = stack.enter_context(_live(self._table, transient=False))
             self._close = stack.pop_all().close
         return self
@@ -77,69 +81,66 @@ class Progress:
         self._close()
 
     def update(
-        self, metrics: dict[str, float], best_ranks: dict[str, int | None], seconds: float
+        self, metrics: dict[str, np.ndarray], best_ranks: dict[str, int | None], seconds: float
     ) -> None:
-        """Counts and tells one step.
-
-        Args:
-            metrics: of the step; games, solved and evaluations also add to the totals.
-            best_ranks: products of the best algorithm so far for each target, by name.
-            seconds: wall time since the run began.
-        """
-        self.counters["step"] += 1
-        self.counters["seconds"] = round(seconds, 3)
-        for name in ("games", "solved", "evaluations"):
-            self.counters[f"total_{name}"] += int(metrics[name])
-        # JSON knows no infinity, and a float32 no more digits.
-        numbers = {k: float(f"{v:.7g}") if math.isfinite(v) else None for k, v in metrics.items()}
-        self._latest = {**self.counters, **self._recent(), **numbers}
-        self._best_ranks = best_ranks
-        line = {**self._latest, "best_ranks": best_ranks}
-        self._file.write(json.dumps(line) + "\n")
-        if not self._is_live and seconds >= self._next_line:
+        """Counts and tells one step; for the arguments see `Meter.measure`."""
+        self.latest = self._meter.measure(metrics, best_ranks, seconds)
+        for writer in self._writers:
+            writer.write(self.latest)
+        if not self._is_live and seconds >= self._next_line and not jax.process_index():
             self._next_line = seconds + _SECONDS_PER_LINE
-            print(", ".join(f"{name} {value}" for name, value in self._rows()), flush=True)
+            rows = self._essentials() + self._losses()
+            print(", ".join(f"{name} {value}" for name, value in rows), flush=True)
 
-    def _recent(self) -> dict[str, float | None]:
-        """Rates over the last seconds."""
-        now = dict(self.counters)
-        self._window.append(now)
-        while (
-            len(self._window) > 2 and now["seconds"] - self._window[0]["seconds"] > _WINDOW_SECONDS
-        ):
-            self._window.popleft()
-        change = {name: now[name] - value for name, value in self._window[0].items()}
-        return {
-            "evaluations_per_second": _ratio(change["total_evaluations"], change["seconds"]),
-            "solved_share": _ratio(change["total_solved"], change["total_games"]),
-        }
+    def _show(self, name: str, form: str, scale: float = 1.0) -> str:
+        value = self.latest.get(name)
+        return "-" if value is None else format(value if scale == 1 else value / scale, form)
 
-    def _rows(self) -> list[tuple[str, str]]:
-        """Names and values of what is shown."""
-
-        def show(name: str, form: str) -> str:
-            value = self._latest.get(name)
-            return "-" if value is None else format(value, form)
-
-        losses = [name for name in self._latest if name.endswith("_loss")]
-        return [
-            ("time", f"{_clock(self._latest['seconds'])} of {_clock(self._limit)}"),
-            ("step", show("step", ",")),
-            ("games", show("total_games", ",")),
-            ("solved", f"{show('total_solved', ',')} (lately {show('solved_share', '.1%')})"),
-            *(
-                (f"best {name}", f"{rank or '-'} (wanted {wanted})")
-                for (name, rank), wanted in zip(
-                    self._best_ranks.items(), self._config.ranks_wanted, strict=False
-                )
-            ),
-            ("evaluations/s", show("evaluations_per_second", ",.0f")),
-            *((name.replace("_", " "), show(name, ".3g")) for name in losses),
+    def _essentials(self) -> list[tuple[str, str]]:
+        """Names and values of what a run is about."""
+        show = self._show
+        best = list(zip(self.latest["best_ranks"].items(), self._config.ranks_wanted, strict=False))
+        rows = [
+            (f"best {name}", f"{rank or '-'} (wanted {wanted})")
+            for (name, rank), wanted in best[:_TARGETS_SHOWN]
         ]
+        if len(best) > _TARGETS_SHOWN:
+            there = sum(rank is not None and rank <= wanted for (_, rank), wanted in best)
+            rows.append(("targets", f"{there} of {len(best)} have the rank wanted"))
+        peak = self.latest.get("share_of_peak")
+        return [
+            ("time", f"{_clock(self.latest['seconds'])} of {_clock(self._limit)}"),
+            ("step", show("step", ",")),
+            ("games", f"{show('total_games', ',')} ({show('games_per_second', ',.3g')}/s)"),
+            ("solved", f"{show('total_solved', ',')} (lately {show('solved_share', '.1%')})"),
+            *rows,
+            ("evaluations/s", show("evaluations_per_second", ",.0f")),
+            (
+                "TFLOP/s",
+                show("flops_per_second", ".3g", 1e12)
+                + ("" if peak is None else f" ({peak:.1%} of peak)"),
+            ),
+        ]
+
+    def _losses(self) -> list[tuple[str, str]]:
+        names = [name for name in self.latest if name.endswith("_loss")]
+        return [(name.replace("_", " "), self._show(name, ".3g")) for name in names]
+
+    def _details(self) -> list[tuple[str, str]]:
+        """What tells how well it goes; what the run does not measure is left out."""
+        rows = {
+            "value error": self._show("value_error", ".3g"),
+            "root entropy": self._show("root_entropy", ".3g"),
+            "tree depth": self._show("tree_depth", ".3g"),
+            "gradient norm": self._show("gradient_norm", ".3g"),
+            "replay age": self._show("replay_age", ",.3g"),
+            "memory": self._show("peak_memory_bytes", ",.1f", 2**30) + " GiB at most",
+        }
+        return [(name, value) for name, value in rows.items() if not value.startswith("-")]
 
     def _table(self) -> Panel:
         table = Table.grid(padding=(0, 2))
-        for row in self._rows():
+        for row in self._essentials() + self._losses() + self._details():
             table.add_row(*row)
         return Panel(table, title=title(self._config), subtitle="Ctrl-C saves and stops", width=64)
 
@@ -148,22 +149,11 @@ class Progress:
 def _live(render: Callable[[], RenderableType], *, transient: bool) -> Iterator[bool]:
     """Shows what ``render`` returns, and whether there is a terminal to show it in."""
     console = Console()
-    if not console.is_interactive:
+    if not console.is_interactive or jax.process_index():
         yield False
         return
     with Live(get_renderable=render, console=console, transient=transient):
         yield True
-
-
-def read_metrics(workdir: pathlib.Path) -> list[dict]:
-    """The complete lines of metrics.jsonl, none if there is no such file."""
-    path = workdir / _METRICS
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
-
-
-def _ratio(part: float, whole: float) -> float | None:
-    return round(part / whole, 4) if whole else None
 
 
 def title(config: Config) -> str:

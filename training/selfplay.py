@@ -44,13 +44,23 @@ class Found(NamedTuple):
 
 
 class PlayStatistics(NamedTuple):
-    """Sums over the games that finished and the moves made; float32 scalars."""
+    """Sums over the games that finished and the moves made; float32.
 
-    games: Float32[Array, ""]
-    solved: Float32[Array, ""]
-    returns: Float32[Array, ""]
-    entropy: Float32[Array, ""]
-    moves: Float32[Array, ""]
+    Attributes:
+        games: finished games of each of N targets, (N,).
+        solved: those of them that were solved with each number of moves, 0 to R_limit: (N, R + 1).
+        returns: of the finished games, a scalar.
+        entropy: of the roots' priors in nats, a scalar.
+        depth: of the search trees in moves, a scalar.
+        moves: moves made, a scalar.
+    """
+
+    games: Float32[Array, "*batch N"]
+    solved: Float32[Array, "*batch N lengths"]
+    returns: Float32[Array, "*batch"]
+    entropy: Float32[Array, "*batch"]
+    depth: Float32[Array, "*batch"]
+    moves: Float32[Array, "*batch"]
 
 
 def new_episode(config: Config, key: Key[Array, ""]) -> Episode:
@@ -90,9 +100,17 @@ def nothing_found(config: Config) -> Found:
     return Found(jnp.full(count, moves + 1, jnp.int32), actions)
 
 
-def no_statistics() -> PlayStatistics:
+def no_statistics(config: Config) -> PlayStatistics:
     """The `PlayStatistics` of no move."""
-    return PlayStatistics(*[jnp.zeros(())] * len(PlayStatistics._fields))
+    count, zero = len(config.targets), jnp.zeros(())
+    return PlayStatistics(
+        games=jnp.zeros(count),
+        solved=jnp.zeros((count, config.max_moves + 1)),
+        returns=zero,
+        entropy=zero,
+        depth=zero,
+        moves=zero,
+    )
 
 
 def play_move(
@@ -124,13 +142,7 @@ def play_move(
     done = jax.vmap(config.rules.done)(episodes.state)
     solved = jax.vmap(config.rules.solved)(episodes.state)
     replay = jax.vmap(keep)(replay, episodes.played, done)
-    statistics = PlayStatistics(
-        games=done.sum(dtype=jnp.float32),
-        solved=solved.sum(dtype=jnp.float32),
-        returns=jnp.where(done, -episodes.played.length - episodes.played.penalty, 0.0).sum(),
-        entropy=result.entropy.sum(),
-        moves=jnp.array(len(keys), jnp.float32),
-    )
+    statistics = _statistics(config, episodes, result, done, solved)
     found = _shorter(config, found, episodes, solved)
     fresh = jax.vmap(new_episode, in_axes=(None, 0))(config, reset_keys)
     episodes = jax.tree.map(
@@ -139,6 +151,25 @@ def play_move(
         episodes,
     )
     return episodes, replay, found, statistics
+
+
+def _statistics(
+    config: Config,
+    episodes: Episode,
+    result: SearchResult,
+    done: Bool[Array, "B"],
+    solved: Bool[Array, "B"],
+) -> PlayStatistics:
+    """Of the move that B games have just made."""
+    none, target, played = no_statistics(config), episodes.target, episodes.played
+    return PlayStatistics(
+        games=none.games.at[target].add(done),
+        solved=none.solved.at[target, played.length].add(solved),
+        returns=jnp.where(done, -played.length - played.penalty, 0.0).sum(),
+        entropy=result.entropy.sum(),
+        depth=result.depth.sum(),
+        moves=jnp.array(len(done), jnp.float32),
+    )
 
 
 def _advance(config: Config, episode: Episode, result: SearchResult) -> Episode:

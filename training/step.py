@@ -56,7 +56,8 @@ class StepOutput(NamedTuple):
     """What a step reports; with several agents, arrays begin with an axis of them.
 
     Attributes:
-        metrics: float32 scalars, over all devices.
+        metrics: float32, over all devices: scalars, but for the games of each target,
+            ``target_games`` (N,) and ``target_solved`` by their number of moves (N, R + 1).
         found: the shortest solved game of each of N targets on each of D devices, (D, N, ...).
     """
 
@@ -138,7 +139,7 @@ def make_step(config: Config, mesh: Mesh) -> Callable[[TrainState], tuple[TrainS
         play_key, learn_key = jax.random.split(jax.random.fold_in(state.key, state.step))
         episodes, replay, found, played = jax.lax.cond(
             state.step < config.learner.demonstration_steps,
-            lambda: (state.episodes, state.replay, nothing_found(config), no_statistics()),
+            lambda: (state.episodes, state.replay, nothing_found(config), no_statistics(config)),
             lambda: _play(config, play_key, state),
         )
         params, optimizer, learned = _learn(config, learn_key, state, replay)
@@ -199,17 +200,22 @@ def _play(config: Config, key: jax.Array, state: TrainState):
     carry = (state.episodes, state.replay, nothing_found(config))
     keys = jax.random.split(key, config.selfplay.moves_per_step)
     carry, played = jax.lax.scan(move, carry, keys)
-    return *carry, jax.tree.map(lambda x: x.sum(), played)
+    return *carry, jax.tree.map(lambda x: x.sum(axis=0), played)
 
 
 def _play_metrics(config: Config, played: PlayStatistics) -> dict[str, jax.Array]:
     total: PlayStatistics = jax.lax.psum(played, AXIS)
+    games, moves = total.games.sum(), total.moves
     return {
-        "games": total.games,
-        "solved": total.solved,
-        "evaluations": total.moves * (config.search.num_simulations + 1),
-        "return": total.returns / jnp.maximum(total.games, 1.0),
-        "root_entropy": total.entropy / jnp.maximum(total.moves, 1.0),
+        "games": games,
+        "solved": total.solved.sum(),
+        "target_games": total.games,
+        "target_solved": total.solved,
+        "moves": moves,
+        "evaluations": moves * (config.search.num_simulations + 1),
+        "return": total.returns / jnp.maximum(games, 1.0),
+        "root_entropy": total.entropy / jnp.maximum(moves, 1.0),
+        "tree_depth": total.depth / jnp.maximum(moves, 1.0),
     }
 
 
@@ -255,14 +261,18 @@ def _learn(config: Config, key: jax.Array, state: TrainState, replay: Replay):
         gradients, sums = jax.lax.pmean((gradients, sums), AXIS)
         updates, optimizer = transform.update(gradients, optimizer, params)
         params = optax.apply_updates(params, updates)
-        return (params, optimizer), (sums, optax.tree.norm(gradients))
+        norms = {
+            "gradient_norm": optax.tree.norm(gradients),
+            "update_norm": optax.tree.norm(updates),
+        }
+        return (params, optimizer), (sums, norms)
 
     keys = jax.random.split(key, config.learner.updates_per_step)
-    carry, (sums, norm) = jax.lax.scan(update, (state.params, state.optimizer), keys)
-    metrics = {"gradient_norm": norm.mean()}
+    carry, (sums, norms) = jax.lax.scan(update, (state.params, state.optimizer), keys)
+    metrics = {name: norm.mean() for name, norm in norms.items()}
     for prefix, (share, losses) in zip(("", "demonstration_"), sums, strict=True):
-        for name, loss in losses._asdict().items():
-            metrics[f"{prefix}{name}_loss"] = loss.sum() / jnp.maximum(share.sum(), 1e-6)
+        for name, loss in zip(("policy_loss", "value_loss", "value_error"), losses, strict=True):
+            metrics[prefix + name] = loss.sum() / jnp.maximum(share.sum(), 1e-6)
     return *carry, metrics
 
 

@@ -67,7 +67,9 @@ def test_configurations_validate_and_trace(config):
     assert after == before, "a step returns what it takes"
     count = len(config.targets)
     assert output.found.actions.shape == (1, count, config.max_moves, 3, config.side)
-    assert all(metric.shape == () for metric in output.metrics.values())
+    shapes = {"target_games": (count,), "target_solved": (count, config.max_moves + 1)}
+    for name, metric in output.metrics.items():
+        assert metric.shape == shapes.get(name, ())
 
 
 def test_zeros_choose_what_fits_the_target():

@@ -69,6 +69,8 @@ def test_the_policy_loss_is_the_cross_entropy_over_actions_with_weight(tiny, ran
     expected = -(0.75 * log_probs[0] + 0.25 * log_probs[1])
     np.testing.assert_allclose(losses.policy, [expected], rtol=1e-5)
     np.testing.assert_allclose(losses.value, [quantile_loss(quantiles, one.value)], rtol=1e-5)
+    error = abs(np.mean(quantiles) - one.value)
+    np.testing.assert_allclose(losses.value_error, [error], rtol=1e-5)
     assert log_probs[2] < -1e6, "padding is no action"
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 import os
 import re
 import subprocess
@@ -21,14 +20,21 @@ from training.step import accumulate, make_init, make_mesh, make_optimizer, make
 METRICS = {
     "games",
     "solved",
+    "target_games",
+    "target_solved",
+    "moves",
     "evaluations",
     "return",
     "root_entropy",
+    "tree_depth",
     "gradient_norm",
+    "update_norm",
     "policy_loss",
     "value_loss",
     "demonstration_policy_loss",
     "demonstration_value_loss",
+    "value_error",
+    "demonstration_value_error",
 }
 
 
@@ -77,7 +83,7 @@ def test_a_step_returns_what_it_takes(trainer):
 def test_metrics_are_finite_and_complete(trained):
     for output in trained[1]:
         assert set(output.metrics) == METRICS
-        assert all(math.isfinite(value) for value in output.metrics.values())
+        assert all(np.isfinite(value).all() for value in output.metrics.values())
 
 
 def test_what_is_counted_adds_up(tiny, trained):
@@ -92,7 +98,13 @@ def test_what_is_counted_adds_up(tiny, trained):
     for output in outputs:
         (length,) = output.found.moves
         assert (output.metrics["solved"] > 0) == (length <= tiny.max_moves)
-        assert output.metrics["solved"] <= output.metrics["games"]
+        metrics = output.metrics
+        assert metrics["evaluations"] == metrics["moves"] * (tiny.search.num_simulations + 1)
+        assert metrics["target_games"].tolist() == [metrics["games"]]
+        assert metrics["target_solved"].sum() == metrics["solved"] <= metrics["games"]
+        lengths = np.flatnonzero(metrics["target_solved"][0])
+        assert not len(lengths) or lengths.min() == length
+        assert (1 <= metrics["tree_depth"] <= tiny.max_moves) == (metrics["moves"] > 0)
         assert 0 <= output.metrics["root_entropy"] <= np.log(tiny.search.num_actions) + 1e-4
 
 
@@ -245,7 +257,7 @@ def test_the_learning_rate_falls_to_a_tenth_in_steps(tiny):
 def test_gradients_accumulate_over_parts_of_a_batch(parts):
     def objective(params: dict, batch: tuple) -> tuple[jax.Array, Losses]:
         x, empty = batch
-        losses = Losses(jnp.square(params["slope"] * x), x + empty.sum())
+        losses = Losses(jnp.square(params["slope"] * x), x + empty.sum(), x)
         return losses.policy.mean(), losses
 
     x = jnp.arange(8.0)
