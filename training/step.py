@@ -2,7 +2,8 @@
 
 `jit(shard_map(step))` over a one-dimensional mesh is what `pmap` has become. Games and their rings
 are sharded, parameters are replicated, and the only communication is one mean of gradients an
-update and one sum of statistics a step.
+update and one sum of statistics a step; and, where the best games are learned from, one exchange of
+them a step.
 """
 
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from training.best_games import SolvedGame, exchange, no_games
 from training.config import Config
 from training.losses import Losses, example_losses
 from training.reanalyse import reanalyse
@@ -20,6 +22,7 @@ from training.replay import Example, Replay, empty_replay, sample_batch, seen_th
 from training.selfplay import (
     Episode,
     Found,
+    Kept,
     PlayStatistics,
     new_episode,
     no_statistics,
@@ -40,6 +43,8 @@ class TrainState(NamedTuple):
         step: steps made, int32 scalar.
         episodes: B games in progress.
         replay: B rings of finished games.
+        best: the M best games of each of N targets, (N, M), the same on all devices; None if
+            nothing is learned from them.
     """
 
     params: dict
@@ -48,6 +53,7 @@ class TrainState(NamedTuple):
     step: jax.Array
     episodes: Episode
     replay: Replay
+    best: SolvedGame | None
 
 
 class StepOutput(NamedTuple):
@@ -69,6 +75,7 @@ _SPECS = TrainState(
     step=PartitionSpec(),
     episodes=PartitionSpec(AXIS),
     replay=PartitionSpec(AXIS),
+    best=PartitionSpec(),
 )
 
 
@@ -111,6 +118,7 @@ def make_init(config: Config, mesh: Mesh) -> Callable[[int], TrainState]:
             step=jnp.zeros((), jnp.int32),
             episodes=episodes,
             replay=jax.tree.map(lambda x: jnp.broadcast_to(x, (len(ids), *x.shape)), ring),
+            best=no_games(config) if config.learner.best_games_share else None,
         )
 
     replicated = (PartitionSpec(),)
@@ -123,13 +131,17 @@ def make_step(config: Config, mesh: Mesh) -> Callable[[TrainState], tuple[TrainS
 
     def step(state: TrainState) -> tuple[TrainState, StepOutput]:
         play_key, learn_key = jax.random.split(jax.random.fold_in(state.key, state.step))
-        episodes, replay, found, played = jax.lax.cond(
+        kept = Kept(state.replay, nothing_found(config), state.best)
+        episodes, kept, played = jax.lax.cond(
             state.step < config.learner.demonstration_steps,
-            lambda: (state.episodes, state.replay, nothing_found(config), no_statistics()),
-            lambda: _play(config, play_key, state),
+            lambda: (state.episodes, kept, no_statistics()),
+            lambda: _play(config, play_key, state, kept),
         )
-        params, optimizer, learned = _learn(config, learn_key, state, replay)
-        new = TrainState(params, optimizer, state.key, state.step + 1, episodes, replay)
+        replay, found, best = kept
+        if best is not None:
+            best = exchange(best, AXIS)
+        params, optimizer, learned = _learn(config, learn_key, state, replay, best)
+        new = TrainState(params, optimizer, state.key, state.step + 1, episodes, replay, best)
         metrics = {**_play_metrics(config, played), **learned}
         return new, StepOutput(metrics, jax.tree.map(lambda x: x[None], found))
 
@@ -174,16 +186,16 @@ def _keys(key: jax.Array, count: int) -> jax.Array:
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(_global_ids(count))
 
 
-def _play(config: Config, key: jax.Array, state: TrainState):
-    """Some moves of each game: the games, their rings, what was found, and summed statistics."""
+def _play(config: Config, key: jax.Array, state: TrainState, kept: Kept):
+    """Some moves of each game: the games, what is kept of them, and summed statistics."""
 
     def move(carry, move_key: jax.Array):
-        episodes, replay, found = carry
-        keys = _keys(move_key, len(replay.count))
-        *carry, played = play_move(config, state.params, keys, episodes, replay, found)
+        episodes, kept = carry
+        keys = _keys(move_key, len(kept.replay.count))
+        *carry, played = play_move(config, state.params, keys, state.step, episodes, kept)
         return tuple(carry), played
 
-    carry = (state.episodes, state.replay, nothing_found(config))
+    carry = (state.episodes, kept)
     keys = jax.random.split(key, config.selfplay.moves_per_step)
     carry, played = jax.lax.scan(move, carry, keys)
     return *carry, jax.tree.map(lambda x: x.sum(), played)
@@ -200,7 +212,9 @@ def _play_metrics(config: Config, played: PlayStatistics) -> dict[str, jax.Array
     }
 
 
-def _learn(config: Config, key: jax.Array, state: TrainState, replay: Replay):
+def _learn(
+    config: Config, key: jax.Array, state: TrainState, replay: Replay, best: SolvedGame | None
+):
     """Some updates: the parameters, the optimizer's state, and metrics."""
     transform = make_optimizer(config)
     devices = jax.lax.axis_size(AXIS)
@@ -221,7 +235,7 @@ def _learn(config: Config, key: jax.Array, state: TrainState, replay: Replay):
         replay_key, demonstration_key = jax.random.split(update_key)
         replay_keys = _keys(replay_key, replay_batch)
         demonstration_keys = _keys(demonstration_key, demonstration_batch)
-        examples, played = sample_batch(config, replay_keys, demonstration_keys, replay)
+        examples, played = sample_batch(config, replay_keys, demonstration_keys, replay, best)
         keys = jnp.concatenate([replay_keys, demonstration_keys])
         if config.permutations is not None:
             examples = seen_through(config, keys, examples)
@@ -239,14 +253,19 @@ def _learn(config: Config, key: jax.Array, state: TrainState, replay: Replay):
             (mask.mean(), jax.tree.map(lambda x, m=mask: (x * m).mean(), losses))
             for mask in (played, ~played & is_real)
         ]
-        gradients, sums = jax.lax.pmean((gradients, sums), AXIS)
+        age = (played * (state.step - examples.step)).mean()
+        gradients, sums, age = jax.lax.pmean((gradients, sums, age), AXIS)
         updates, optimizer = transform.update(gradients, optimizer, params)
         params = optax.apply_updates(params, updates)
-        return (params, optimizer), (sums, optax.tree.norm(gradients))
+        return (params, optimizer), (sums, age, optax.tree.norm(gradients))
 
     keys = jax.random.split(key, config.learner.updates_per_step)
-    carry, (sums, norm) = jax.lax.scan(update, (state.params, state.optimizer), keys)
-    metrics = {"gradient_norm": norm.mean()}
+    carry, (sums, age, norm) = jax.lax.scan(update, (state.params, state.optimizer), keys)
+    played_share = sums[0][0].sum()
+    metrics = {
+        "gradient_norm": norm.mean(),
+        "replay_age": age.sum() / jnp.maximum(played_share, 1e-6),
+    }
     for prefix, (share, losses) in zip(("", "demonstration_"), sums, strict=True):
         for name, loss in losses._asdict().items():
             metrics[f"{prefix}{name}_loss"] = loss.sum() / jnp.maximum(share.sum(), 1e-6)

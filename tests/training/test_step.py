@@ -25,6 +25,7 @@ METRICS = {
     "return",
     "root_entropy",
     "gradient_norm",
+    "replay_age",
     "policy_loss",
     "value_loss",
     "demonstration_policy_loss",
