@@ -151,7 +151,7 @@ def sample_best(
     place = jax.random.randint(game_key, (), 0, jnp.maximum(count, 1))
     game: SolvedGame = jax.tree.map(lambda x: x[target, place], best)
     length = jnp.where(count > 0, game.length, 1)
-    actions = _seen_in(config, game, config.bases(basis_key, shapes[target]))
+    actions = seen_in(config, game, config.bases(basis_key, shapes[target]))
     places = jnp.arange(len(actions))
     order = jnp.where(places < length, jax.random.uniform(order_key, places.shape), 1.0)
     actions = actions[jnp.argsort(order)]
@@ -161,7 +161,7 @@ def sample_best(
     return Demonstration(state, left, length - move), count > 0
 
 
-def _seen_in(config: Config, game: SolvedGame, basis: Basis) -> Int8[Array, "R 3 S"]:
+def seen_in(config: Config, game: SolvedGame, basis: Basis) -> Int8[Array, "R 3 S"]:
     """The moves of ``game`` in ``basis``, canonical actions (R, 3, S).
 
     In the basis of the game if they leave the ring's coefficients in the other or the tensor's

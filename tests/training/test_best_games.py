@@ -21,9 +21,12 @@ from training.best_games import (
     merge,
     no_games,
     sample_best,
+    seen_in,
 )
 from training.config import Config, GameConfig, LearnerConfig
-from training.replay import sample_batch, sample_demonstrations, spread
+from training.replay import empty_replay, sample_batch, spread
+from training.selfplay import new_episode
+from training.step import make_init, make_mesh
 
 SIZE, MOVES = 3, 2
 
@@ -128,7 +131,7 @@ def a_basis(config: Config, seed: int) -> Basis:
     return config.bases(jax.random.key(seed), jnp.full(3, config.side))
 
 
-@pytest.mark.parametrize("ring", ["z", "z2", "z5"])
+@pytest.mark.parametrize("ring", ["z", "z5"])
 def test_the_same_algorithm_in_another_basis_order_and_scale_is_the_same_game(ring):
     config = configured(ring, basis_density=0.5, canonical_probability=0.0)
     factors = strassen(config)
@@ -161,26 +164,19 @@ def test_games_that_are_not_solved_or_do_not_fit_are_not_kept():
     assert give(config, factors, huge, jnp.int32(7), jnp.bool_(True)).length == NO_GAME
 
 
-@pytest.mark.parametrize(
-    ("ring", "fields"),
-    [("z", {}), ("z", {"coefficients": (-2, -1, 0, 1, 2)}), ("z2", {}), ("z5", {})],
-)
-def test_best_games_are_shown_as_factorizations_of_the_target_in_other_bases(ring, fields):
-    config = configured(ring, basis_density=0.2, target_weights=(1.0, 3.0), **fields)
+@pytest.mark.parametrize("ring", ["z", "z2"])
+def test_best_games_are_shown_as_positions_in_random_order(ring):
+    config = configured(ring, basis_density=0.2, target_weights=(1.0, 3.0))
     # In a basis of signs, an algorithm over Z keeps its coefficients.
     signs = jnp.diag(jnp.array([1, -1, -1, 1], jnp.int32))
     own = Basis(*2 * [jnp.broadcast_to(config.ring.reduce(signs), (3, 4, 4))])
     game = jax.tree.map(lambda x: x[None], played(config, strassen(config), own))
-    best = insert(no_games(config), game, jnp.ones(1, jnp.int32))
+    best = jax.jit(insert)(no_games(config), game, jnp.ones(1, jnp.int32))
     draw = jax.jit(jax.vmap(lambda key: sample_best(config, best, key)))
     keys = jax.random.split(jax.random.key(0), 300)
     shown, available = jax.device_get(draw(keys))
     assert 0.65 < available.mean() < 0.85, "the first target has no games"
 
-    target = jnp.asarray(config.targets[1].padded(config.side))
-    bases = jax.vmap(lambda key: a_basis(config, key))(jnp.arange(2000))
-    looks = jax.jit(jax.vmap(lambda basis: change_basis(target, basis, config.ring)))(bases)
-    looks = {look.tobytes() for look in np.asarray(looks)}
     starts = set()
     for residual, moves, history, actions, count in zip(
         *(x[available] for x in (*shown.state, shown.actions, shown.count)), strict=True
@@ -197,10 +193,35 @@ def test_best_games_are_shown_as_factorizations_of_the_target_in_other_bases(rin
         assert history[:moves].any(axis=(1, 2)).all()
         assert not history[moves:].any()
         if moves <= 2:
-            starts.add(total(config, np.concatenate([actions, history])).astype(np.int32).tobytes())
-    assert starts <= looks, "each is the target in a basis that is played"
-    assert len(starts) > 5
-    assert len({actions.tobytes() for actions in shown.actions}) > 200
+            starts.add(total(config, np.concatenate([actions, history])).tobytes())
+    assert len(starts) > 1
+    assert len({actions.tobytes() for actions in shown.actions}) > 150
+
+
+@pytest.mark.parametrize(
+    ("ring", "coefficients", "least"),
+    [("z", (-1, 0, 1), 0.05), ("z", (-2, -1, 0, 1, 2), 0.5), ("z5", (-1, 0, 1), 1.0)],
+)
+def test_a_game_seen_in_a_basis_solves_the_target_in_it_or_stays_as_it_was(
+    ring, coefficients, least
+):
+    config = configured(ring, basis_density=0.2, coefficients=coefficients)
+    own = jax.jit(lambda: a_basis(config, 3))()
+    game = played(config, strassen(config), own)
+    target = jnp.asarray(config.targets[1].padded(config.side))
+
+    @jax.jit
+    @jax.vmap
+    def look(seed: jax.Array):
+        basis = a_basis(config, seed)
+        return seen_in(config, game, basis), change_basis(target, basis, config.ring)
+
+    actions, starts = jax.device_get(look(jnp.arange(200)))
+    totals = [total(config, each) for each in actions]
+    right = np.array([np.array_equal(*x) for x in zip(totals, starts, strict=True)])
+    assert right.mean() >= least
+    assert np.isin(actions[right], config.ring.coefficients).all()
+    assert (actions[~right] == game.actions).all()
 
 
 def total(config: Config, actions: np.ndarray) -> np.ndarray:
@@ -209,23 +230,25 @@ def total(config: Config, actions: np.ndarray) -> np.ndarray:
     return total % config.ring.modulus if config.ring.modulus else total
 
 
-def test_best_games_take_their_share_of_the_demonstrations_and_nothing_else(tiny, trained):
-    state = trained[0]
+SCHOOLBOOK = [[[1, 0], [1, 0], [1, 0]], [[1, 0], [0, 1], [0, 1]]]
+
+
+def test_best_games_take_their_share_of_the_demonstrations_and_nothing_else(tiny):
     learner = dataclasses.replace(tiny.learner, best_games_share=0.25, best_games=4)
     config = dataclasses.replace(tiny, learner=learner)
     keys = jax.random.split(jax.random.key(1), 16)
     replay_keys, others = keys[:8], keys[8:]
-    replay = state.replay._replace(count=state.replay.count.at[4:].set(0))
+    one = jax.eval_shape(lambda: new_episode(config, keys[0]).played)
+    replay = jax.vmap(lambda _: empty_replay(one, 2))(jnp.arange(8))
+    replay = replay._replace(count=jnp.array([1, 1, 1, 1, 0, 0, 0, 0]))
     empty = no_games(config)
     moves = jnp.zeros((1, config.max_moves, 3, config.side), jnp.int8)
-    moves = moves.at[0, :2].set(jnp.array([[[1, 0], [1, 0], [1, 0]], [[1, 0], [0, 1], [0, 1]]]))
+    moves = moves.at[0, :2].set(jnp.array(SCHOOLBOOK, jnp.int8))
     game = SolvedGame(jnp.array([2]), jnp.zeros((1, 3), jnp.uint32), moves, moves)
-    full = insert(empty, game, jnp.zeros(1, jnp.int32))
+    full = jax.jit(insert)(empty, game, jnp.zeros(1, jnp.int32))
 
     draw = jax.jit(lambda best: sample_batch(config, replay_keys, others, replay, best))
-    plain, is_played = sample_batch(tiny, replay_keys, others, replay)
-    without, _ = draw(empty)
-    jax.tree.map(np.testing.assert_array_equal, without, plain)
+    plain, is_played = draw(empty)
     batch, still_played = draw(full)
     np.testing.assert_array_equal(still_played, is_played)
     places = 8 + spread(8, 0.25)
@@ -234,13 +257,15 @@ def test_best_games_take_their_share_of_the_demonstrations_and_nothing_else(tiny
     for one, other in zip(jax.tree.leaves(batch), jax.tree.leaves(plain), strict=True):
         np.testing.assert_array_equal(one[rest], other[rest])
     assert (batch.state.moves[places] - batch.value[places] == 2).all()
-    random = sample_demonstrations(config, others)
-    np.testing.assert_array_equal(plain.value[8:], random.value)
+    assert (batch.step == 0).all()
 
 
-def test_without_a_share_nothing_is_kept(trainer):
-    assert trainer.config.learner.best_games_share == 0
-    assert trainer.initial.best is None
+@pytest.mark.parametrize(("share", "leaves"), [(0.0, 0), (0.5, 4)])
+def test_without_a_share_nothing_is_allocated(tiny, share, leaves):
+    learner = dataclasses.replace(tiny.learner, best_games_share=share)
+    config = dataclasses.replace(tiny, learner=learner)
+    state = jax.eval_shape(make_init(config, make_mesh(config)), config.seed)
+    assert len(jax.tree.leaves(state.best)) == leaves
 
 
 @pytest.mark.parametrize(
