@@ -23,10 +23,11 @@ import tyro
 from training.checkpoint import Checkpoints
 from training.config import Config, ConfigError, check_types
 from training.loop import DivergenceError, Loop
+from training.memory import budget, check_memory, memory_limit
 from training.plotting import plot
 from training.progress import COUNTERS, Progress, waiting
 from training.records import Records
-from training.step import make_init, make_mesh, make_step
+from training.step import TrainState, make_init, make_mesh, make_step
 from training.workdir import claim, default_workdir
 
 
@@ -104,14 +105,14 @@ def _run(config: Config, workdir: pathlib.Path, records: Records, began: float) 
     """Trains until the rank is found or the budget used; returns the exit status."""
     checkpoints, counters = Checkpoints(workdir), COUNTERS
     compiling = time.monotonic()
+    mesh = make_mesh(config)
+    init = make_init(config, mesh)
+    shapes = jax.eval_shape(init, config.seed)
+    _tell_memory(config, shapes, mesh)
     with waiting("compiling the training step"):
-        mesh = make_mesh(config)
-        init = make_init(config, mesh)
         # XLA compiles outside of Python's lock, so the small program costs no time of its own.
         with ThreadPoolExecutor(max_workers=1) as pool:
-            compiled = pool.submit(
-                make_step(config, mesh).lower(jax.eval_shape(init, config.seed)).compile
-            )
+            compiled = pool.submit(make_step(config, mesh).lower(shapes).compile)
             state = init(config.seed)
             restored = checkpoints.restore(state)
             step = compiled.result()
@@ -143,6 +144,13 @@ def _run(config: Config, workdir: pathlib.Path, records: Records, began: float) 
     if curve := plot(workdir):
         print(f"learning curve: {curve}")
     return status
+
+
+def _tell_memory(config: Config, shapes: TrainState, mesh: jax.sharding.Mesh) -> None:
+    """Says what a device needs to hold, and refuses what it cannot."""
+    needed, limit = budget(config, shapes, mesh.size), memory_limit(list(mesh.devices.flat))
+    print(needed.line(limit))
+    check_memory(config, needed, limit, mesh.size)
 
 
 def _conclude(config: Config, records: Records, stopped_by: int) -> int:
