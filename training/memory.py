@@ -66,12 +66,12 @@ def check_memory(config: Config, needed: Budget, limit: int | None, devices: int
     for_one = (needed.games + needed.rings + needed.tree) / games
     fitting = _allowed_games(config, devices, int(without_games / for_one))
     fitting_kept = int((limit - needed.total + needed.rings) * kept / needed.rings)
-    if fitting:
-        advice = f"at most {fitting} fit"
-        if fitting_kept > 0:
-            advice += f", or all with a selfplay.kept_games of {fitting_kept} instead of {kept}"
-    else:
-        advice = "not even the fewest would fit, so use a smaller network or more devices"
+    options = [f"at most {fitting} fit"] * (fitting > 0)
+    if fitting_kept > 0:
+        options.append(f"all fit with a selfplay.kept_games of {fitting_kept} instead of {kept}")
+    advice = ", or ".join(options) or (
+        "not even the fewest would fit, so use a smaller network or more devices"
+    )
     raise ConfigError(
         f"selfplay.num_games is {games}, for which a device needs {_readable(needed.total)} "
         f"besides activations, and it has {_readable(limit)}; {advice}"

@@ -94,7 +94,7 @@ def test_the_number_of_games_that_is_offered_fits_and_the_next_does_not(tiny):
 def test_fewer_kept_games_are_offered_where_they_suffice(tiny):
     config = changed(tiny, "selfplay", kept_games=50)
     limit = needed(changed(tiny, "selfplay", kept_games=20)).total
-    says = r"at most 2 fit, or all with a selfplay.kept_games of 20 instead of 50"
+    says = r"at most 2 fit, or all fit with a selfplay.kept_games of 20 instead of 50"
     with pytest.raises(ConfigError, match=says):
         check_memory(config, needed(config), limit, 2)
 

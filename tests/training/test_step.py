@@ -178,7 +178,8 @@ for number in range(STEPS):
     leaves = jax.tree.leaves(jax.device_get((state.params, output, state.best)))
     np.savez(f"{number}.npz", *leaves)
 for x in jax.tree.leaves((state.episodes, state.replay)):
-    assert len(x.sharding.device_set) == config.devices and not x.sharding.is_fully_replicated
+    assert len(x.sharding.device_set) == config.devices
+    assert x.sharding.is_fully_replicated == (config.devices == 1)
 """
 
 
