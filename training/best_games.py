@@ -165,7 +165,7 @@ def seen_in(config: Config, game: SolvedGame, basis: Basis) -> Int8[Array, "R 3 
     """The moves of ``game`` in ``basis``, canonical actions (R, 3, S).
 
     In the basis of the game if they leave the ring's coefficients in the other or the tensor's
-    entries might overflow, which happens over Z alone.
+    entries might overflow, which happens over Z alone: with coefficients -1, 0 and 1 mostly.
     """
     ring = config.ring
     actions = from_canonical(game.factors, basis, ring)
