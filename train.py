@@ -26,12 +26,13 @@ from training.checkpoint import Checkpoints
 from training.config import Config, ConfigError, check_types
 from training.flops import costs_of
 from training.loop import DivergenceError, Loop
+from training.memory import budget, check_memory, memory_limit
 from training.metrics import COUNTERS
 from training.plotting import plot
 from training.profiling import profiled
 from training.progress import Progress, waiting
 from training.records import IncorrectRecordError, Records
-from training.step import make_init, make_mesh, make_step
+from training.step import TrainState, make_init, make_mesh, make_step
 from training.workdir import claimed, default_workdir
 from training.writers import Writer, make_writers
 
@@ -146,12 +147,13 @@ def _run(
     """Trains until the rank is found or the budget used; returns the exit status."""
     workdir, counters = records.workdir, COUNTERS
     compiling = time.monotonic()
+    mesh = make_mesh(config)
+    init = make_init(config, mesh)
+    shapes = jax.eval_shape(init, config.seed)
+    _tell_memory(config, shapes, mesh)
     with waiting("compiling the training step"):
-        mesh = make_mesh(config)
-        init = make_init(config, mesh)
         # XLA compiles outside of Python's lock, so the small program costs no time of its own.
         with ThreadPoolExecutor(max_workers=1) as pool:
-            shapes = jax.eval_shape(init, config.seed)
             compiled = pool.submit(make_step(config, mesh).lower(shapes).compile)
             restored = checkpoints.restore(shapes)
             state = init(config.seed) if restored is None else restored.state
@@ -190,6 +192,13 @@ def _run(
     if curve := plot(workdir):
         print(f"learning curve: {curve}")
     return status
+
+
+def _tell_memory(config: Config, shapes: TrainState, mesh: jax.sharding.Mesh) -> None:
+    """Says what a device needs to hold, and refuses what it cannot."""
+    needed, limit = budget(config, shapes, mesh.size), memory_limit(list(mesh.devices.flat))
+    print(needed.line(limit))
+    check_memory(config, needed, limit, mesh.size)
 
 
 def _conclude(config: Config, records: Records, stopped_by: int) -> int:

@@ -22,7 +22,7 @@ _CHECKED = {
     "tensorgame": ("demonstrations", "factors", "game", "rings", "symmetries"),
     "networks": ("attention", "network", "policy_head", "torso", "value_head"),
     "search": ("gumbel", "policy_loss", "sampled_alphazero", "sampling", "search", "tree"),
-    "training": ("losses", "reanalyse", "replay", "selfplay", "step"),
+    "training": ("best_games", "losses", "reanalyse", "replay", "selfplay", "step"),
 }
 _MODULES = [f"{package}.{name}" for package, names in _CHECKED.items() for name in names]
 with install_import_hook(_MODULES, "beartype.beartype"):

@@ -106,6 +106,7 @@ def play(monkeypatch):
         return jax.jit(init, out_shardings=place)
 
     def install(script=None, loss=None):
+        monkeypatch.setattr(train, "_tell_memory", lambda *_: None)
         monkeypatch.setattr(train, "make_init", make_init)
         monkeypatch.setattr(
             train,
@@ -268,6 +269,19 @@ def test_help_explains_every_field(capsys):
     text = capsys.readouterr().out
     for words in ("--config FILE", "--workdir DIR", "--search.num-simulations INT", "Exit status"):
         assert words in text
+
+
+def test_what_does_not_fit_into_memory_is_refused(capsys, monkeypatch):
+    def fail(*_):
+        raise AssertionError("nothing is to be compiled")
+
+    monkeypatch.setattr(train, "make_step", fail)
+    monkeypatch.setattr(train, "memory_limit", lambda _devices: 2**20)
+    assert train.main(["--devices", "1"]) == 2
+    printed = capsys.readouterr()
+    assert "of 1.0 MiB, besides activations (network " in printed.out
+    assert printed.err.startswith("error: selfplay.num_games is 128, for which a device needs ")
+    assert printed.err.count("\n") == 1
 
 
 # The work folder ---------------------------------------------------------------------------------

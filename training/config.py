@@ -94,6 +94,11 @@ class LearnerConfig:
     demonstration_batch: int = 64
     """Demonstrations in an update; a multiple or a divisor of the number of games. 0 for none, and
     then none in place of games that have not been played yet either."""
+    best_games_share: float = 0.0
+    """Share of the demonstrations that are made of the best solved games of the run, each in a new
+    random basis and order (unknown). No gain by it has been measured."""
+    best_games: int = 256
+    """M, the different solved games kept of each target for that share, the shortest (unknown)."""
     microbatches: int = 1
     """Parts of a batch that are differentiated one after the other, to fit into memory."""
     reanalysed_share: float = 0.0
@@ -282,13 +287,21 @@ class Config:
                 f"learner.{field} is {batch}; it must be a multiple or a divisor of "
                 f"selfplay.num_games = {games}, and a multiple of {devices} devices",
             )
-        share = self.learner.reanalysed_share
-        searched = share * self.learner.replay_batch / devices
-        _require(
-            abs(searched - round(searched)) < 1e-6,
-            f"learner.reanalysed_share is {share}, which makes {searched:g} of the replayed "
-            f"positions on each of {devices} devices; choose one that makes a whole number",
-        )
+        for field, batch, positions in (
+            ("reanalysed_share", self.learner.replay_batch, "replayed positions"),
+            ("best_games_share", self.learner.demonstration_batch, "demonstrations"),
+        ):
+            share = getattr(self.learner, field)
+            _require(
+                not share or batch,
+                f"learner.{field} is {share}, but there are no {positions} in a batch; use 0",
+            )
+            chosen = share * batch / devices
+            _require(
+                abs(chosen - round(chosen)) < 1e-6,
+                f"learner.{field} is {share}, which makes {chosen:g} of the {positions} on each of "
+                f"{devices} devices; choose one that makes a whole number",
+            )
         parts, batch = self.learner.microbatches, self.learner.replay_batch
         batch += self.learner.demonstration_batch
         _require(
@@ -381,6 +394,7 @@ _MAY_BE_ZERO = {
     "search.maxvisit_init",
     "learner.demonstration_batch",
     "learner.demonstration_steps",
+    "learner.best_games_share",
     "learner.decay_updates",
     "learner.reanalysed_share",
     "learner.swapped_share",
@@ -394,6 +408,7 @@ _MAY_BE_ZERO = {
 _AT_MOST = {
     "network.dropout": 0.9,
     "search.noise_fraction": 1.0,
+    "learner.best_games_share": 1.0,
     "learner.reanalysed_share": 1.0,
     "learner.swapped_share": 1.0,
     "game.canonical_probability": 1.0,

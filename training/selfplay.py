@@ -11,6 +11,7 @@ from search.search import search
 from search.tree import SearchResult
 from tensorgame.game import State
 from tensorgame.symmetries import Basis, change_basis, to_canonical
+from training.best_games import SolvedGame, describe, insert
 from training.config import Config
 from training.replay import PlayedGame, Replay, keep
 
@@ -41,6 +42,20 @@ class Found(NamedTuple):
 
     moves: Int32[Array, "*batch"]
     actions: Int32[Array, "*batch R 3 S"]
+
+
+class Kept(NamedTuple):
+    """What is kept of finished games.
+
+    Attributes:
+        replay: a ring of them for each of B games in progress.
+        found: the shortest of each of N targets in this step.
+        best: the shortest of each in the run, (N, M); None if nothing is learned from them.
+    """
+
+    replay: Replay
+    found: Found
+    best: SolvedGame | None
 
 
 class PlayStatistics(NamedTuple):
@@ -89,6 +104,7 @@ def new_episode(config: Config, key: Key[Array, ""]) -> Episode:
         weights=jnp.zeros((moves, actions), jnp.float32),
         length=jnp.zeros((), jnp.int32),
         penalty=jnp.zeros((), jnp.float32),
+        step=jnp.zeros((), jnp.int32),
     )
     return Episode(start, index, basis, played)
 
@@ -117,19 +133,19 @@ def play_move(
     config: Config,
     params: dict,
     keys: Key[Array, "B"],
+    step: Int32[Array, ""],
     episodes: Episode,
-    replay: Replay,
-    found: Found,
-) -> tuple[Episode, Replay, Found, PlayStatistics]:
+    kept: Kept,
+) -> tuple[Episode, Kept, PlayStatistics]:
     """Makes one move in each of B games.
 
     Args:
         config: the run's.
         params: of the network that plays.
         keys: one typed key a game, (B,), consumed.
+        step: the number of the training step.
         episodes: B games.
-        replay: where the finished ones go.
-        found: the shortest solved games so far.
+        kept: where the finished ones go.
 
     Returns:
         The games after the move, finished ones having been begun anew, and the rest updated.
@@ -138,19 +154,19 @@ def play_move(
     result = search(
         config.agent, config.search, params, search_keys, episodes.state, config.permutations
     )
-    episodes = jax.vmap(_advance, in_axes=(None, 0, 0))(config, episodes, result)
+    advance = jax.vmap(_advance, in_axes=(None, None, 0, 0))
+    episodes = advance(config, step, episodes, result)
     done = jax.vmap(config.rules.done)(episodes.state)
     solved = jax.vmap(config.rules.solved)(episodes.state)
-    replay = jax.vmap(keep)(replay, episodes.played, done)
+    kept = _keep(config, kept, episodes, done, solved)
     statistics = _statistics(config, episodes, result, done, solved)
-    found = _shorter(config, found, episodes, solved)
     fresh = jax.vmap(new_episode, in_axes=(None, 0))(config, reset_keys)
     episodes = jax.tree.map(
         lambda new, old: jnp.where(done.reshape(-1, *[1] * (old.ndim - 1)), new, old),
         fresh,
         episodes,
     )
-    return episodes, replay, found, statistics
+    return episodes, kept, statistics
 
 
 def _statistics(
@@ -172,7 +188,9 @@ def _statistics(
     )
 
 
-def _advance(config: Config, episode: Episode, result: SearchResult) -> Episode:
+def _advance(
+    config: Config, step: Int32[Array, ""], episode: Episode, result: SearchResult
+) -> Episode:
     """Makes the chosen move of ONE game and writes it down."""
     state, reward = config.rules.step(episode.state, result.action)
     move, played = episode.state.moves, episode.played
@@ -183,8 +201,30 @@ def _advance(config: Config, episode: Episode, result: SearchResult) -> Episode:
         weights=played.weights.at[move].set(result.weights),
         length=state.moves,
         penalty=-1.0 - reward,
+        step=step,
     )
     return episode._replace(state=state, played=played)
+
+
+def _keep(
+    config: Config,
+    kept: Kept,
+    episodes: Episode,
+    done: Bool[Array, "B"],
+    solved: Bool[Array, "B"],
+) -> Kept:
+    """What is kept, with those of B games that have just been finished."""
+    played, best = episodes.played, kept.best
+    if best is not None:
+        games = jax.vmap(describe, in_axes=(None, 0, 0, 0, 0))(
+            config, played.actions, episodes.basis, played.length, solved
+        )
+        best = insert(best, games, episodes.target)
+    return Kept(
+        replay=jax.vmap(keep)(kept.replay, played, done),
+        found=_shorter(config, kept.found, episodes, solved),
+        best=best,
+    )
 
 
 def _shorter(config: Config, found: Found, episodes: Episode, solved: Bool[Array, "B"]) -> Found:

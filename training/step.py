@@ -2,7 +2,8 @@
 
 `jit(shard_map(step))` over a one-dimensional mesh is what `pmap` has become. Games and their rings
 are sharded, parameters are replicated, and the only communication is one mean of gradients an
-update and one sum of statistics a step.
+update and one sum of statistics a step; and, where the best games are learned from, one exchange of
+them a step.
 """
 
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from training.best_games import SolvedGame, exchange, no_games
 from training.config import Config
 from training.losses import Losses, example_losses
 from training.reanalyse import reanalyse
@@ -20,6 +22,7 @@ from training.replay import Example, Replay, empty_replay, sample_batch, seen_th
 from training.selfplay import (
     Episode,
     Found,
+    Kept,
     PlayStatistics,
     new_episode,
     no_statistics,
@@ -42,6 +45,8 @@ class TrainState(NamedTuple):
         step: steps made, int32 scalar.
         episodes: B games in progress.
         replay: B rings of finished games.
+        best: the M best games of each of N targets, (N, M), the same on all devices; None if
+            nothing is learned from them.
     """
 
     params: dict
@@ -50,6 +55,7 @@ class TrainState(NamedTuple):
     step: jax.Array
     episodes: Episode
     replay: Replay
+    best: SolvedGame | None
 
 
 class StepOutput(NamedTuple):
@@ -66,14 +72,22 @@ class StepOutput(NamedTuple):
 
 
 # Agents of one program share the count of steps, so that the branch it decides stays a branch.
-_AGENTS = TrainState(params=0, optimizer=0, key=0, step=None, episodes=0, replay=0)
+_AGENTS = TrainState(params=0, optimizer=0, key=0, step=None, episodes=0, replay=0, best=0)
 
 
 def _specs(config: Config) -> tuple[TrainState, StepOutput]:
     """How the state and the output of a step lie on the mesh."""
     everywhere = PartitionSpec()
     split = PartitionSpec(None, AXIS) if config.num_seeds > 1 else PartitionSpec(AXIS)
-    state = TrainState(everywhere, everywhere, everywhere, everywhere, split, split)
+    state = TrainState(
+        params=everywhere,
+        optimizer=everywhere,
+        key=everywhere,
+        step=everywhere,
+        episodes=split,
+        replay=split,
+        best=everywhere,
+    )
     return state, StepOutput(everywhere, split)
 
 
@@ -119,6 +133,7 @@ def make_init(config: Config, mesh: Mesh) -> Callable[[int], TrainState]:
             step=jnp.zeros((), jnp.int32),
             episodes=episodes,
             replay=jax.tree.map(lambda x: jnp.broadcast_to(x, (len(ids), *x.shape)), ring),
+            best=no_games(config) if config.learner.best_games_share else None,
         )
 
     def init(seed: jax.Array) -> TrainState:
@@ -137,13 +152,17 @@ def make_step(config: Config, mesh: Mesh) -> Callable[[TrainState], tuple[TrainS
 
     def step(state: TrainState) -> tuple[TrainState, StepOutput]:
         play_key, learn_key = jax.random.split(jax.random.fold_in(state.key, state.step))
-        episodes, replay, found, played = jax.lax.cond(
+        kept = Kept(state.replay, nothing_found(config), state.best)
+        episodes, kept, played = jax.lax.cond(
             state.step < config.learner.demonstration_steps,
-            lambda: (state.episodes, state.replay, nothing_found(config), no_statistics(config)),
-            lambda: _play(config, play_key, state),
+            lambda: (state.episodes, kept, no_statistics(config)),
+            lambda: _play(config, play_key, state, kept),
         )
-        params, optimizer, learned = _learn(config, learn_key, state, replay)
-        new = TrainState(params, optimizer, state.key, state.step + 1, episodes, replay)
+        replay, found, best = kept
+        if best is not None:
+            best = exchange(best, AXIS)
+        params, optimizer, learned = _learn(config, learn_key, state, replay, best)
+        new = TrainState(params, optimizer, state.key, state.step + 1, episodes, replay, best)
         metrics = {**_play_metrics(config, played), **learned}
         return new, StepOutput(metrics, jax.tree.map(lambda x: x[None], found))
 
@@ -188,16 +207,16 @@ def _keys(key: jax.Array, count: int) -> jax.Array:
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(_global_ids(count))
 
 
-def _play(config: Config, key: jax.Array, state: TrainState):
-    """Some moves of each game: the games, their rings, what was found, and summed statistics."""
+def _play(config: Config, key: jax.Array, state: TrainState, kept: Kept):
+    """Some moves of each game: the games, what is kept of them, and summed statistics."""
 
     def move(carry, move_key: jax.Array):
-        episodes, replay, found = carry
-        keys = _keys(move_key, len(replay.count))
-        *carry, played = play_move(config, state.params, keys, episodes, replay, found)
+        episodes, kept = carry
+        keys = _keys(move_key, len(kept.replay.count))
+        *carry, played = play_move(config, state.params, keys, state.step, episodes, kept)
         return tuple(carry), played
 
-    carry = (state.episodes, state.replay, nothing_found(config))
+    carry = (state.episodes, kept)
     keys = jax.random.split(key, config.selfplay.moves_per_step)
     carry, played = jax.lax.scan(move, carry, keys)
     return *carry, jax.tree.map(lambda x: x.sum(axis=0), played)
@@ -219,7 +238,9 @@ def _play_metrics(config: Config, played: PlayStatistics) -> dict[str, jax.Array
     }
 
 
-def _learn(config: Config, key: jax.Array, state: TrainState, replay: Replay):
+def _learn(
+    config: Config, key: jax.Array, state: TrainState, replay: Replay, best: SolvedGame | None
+):
     """Some updates: the parameters, the optimizer's state, and metrics."""
     transform = make_optimizer(config)
     devices = jax.lax.axis_size(AXIS)
@@ -240,7 +261,7 @@ def _learn(config: Config, key: jax.Array, state: TrainState, replay: Replay):
         replay_key, demonstration_key = jax.random.split(update_key)
         replay_keys = _keys(replay_key, replay_batch)
         demonstration_keys = _keys(demonstration_key, demonstration_batch)
-        examples, played = sample_batch(config, replay_keys, demonstration_keys, replay)
+        examples, played = sample_batch(config, replay_keys, demonstration_keys, replay, best)
         keys = jnp.concatenate([replay_keys, demonstration_keys])
         if config.permutations is not None:
             examples = seen_through(config, keys, examples)
@@ -258,18 +279,20 @@ def _learn(config: Config, key: jax.Array, state: TrainState, replay: Replay):
             (mask.mean(), jax.tree.map(lambda x, m=mask: (x * m).mean(), losses))
             for mask in (played, ~played & is_real)
         ]
-        gradients, sums = jax.lax.pmean((gradients, sums), AXIS)
+        age = (played * (state.step - examples.step)).mean()
+        gradients, sums, age = jax.lax.pmean((gradients, sums, age), AXIS)
         updates, optimizer = transform.update(gradients, optimizer, params)
         params = optax.apply_updates(params, updates)
         norms = {
             "gradient_norm": optax.tree.norm(gradients),
             "update_norm": optax.tree.norm(updates),
         }
-        return (params, optimizer), (sums, norms)
+        return (params, optimizer), (sums, age, norms)
 
     keys = jax.random.split(key, config.learner.updates_per_step)
-    carry, (sums, norms) = jax.lax.scan(update, (state.params, state.optimizer), keys)
+    carry, (sums, age, norms) = jax.lax.scan(update, (state.params, state.optimizer), keys)
     metrics = {name: norm.mean() for name, norm in norms.items()}
+    metrics["replay_age"] = age.sum() / jnp.maximum(sums[0][0].sum(), 1e-6)
     for prefix, (share, losses) in zip(("", "demonstration_"), sums, strict=True):
         for name, loss in zip(("policy_loss", "value_loss", "value_error"), losses, strict=True):
             metrics[prefix + name] = loss.sum() / jnp.maximum(share.sum(), 1e-6)

@@ -37,7 +37,7 @@ RUNS = {
         selfplay=SelfPlayConfig(num_games=8, moves_per_step=1, kept_games=1),
         learner=LearnerConfig(replay_batch=4, demonstration_batch=24, warmup_updates=0),
     ),
-    "several targets, a prime modulus, symmetries, swapped moves": Config(
+    "several targets, a prime modulus, symmetries, swapped moves, best games": Config(
         game=GameConfig(
             targets=("matmul:1,2,2", "complex", "cyclic-convolution:3"),
             target_weights=(1.0, 2.0, 1.0),
@@ -45,7 +45,7 @@ RUNS = {
             signed_permutations=100,
             history=1,
         ),
-        learner=LearnerConfig(swapped_share=0.5),
+        learner=LearnerConfig(swapped_share=0.5, best_games_share=0.25, best_games=8),
     ),
     "the search of the paper, part of what is learned being searched again": Config(
         search=SearchConfig(algorithm="sampled_alphazero", sampling="independent"),

@@ -51,6 +51,7 @@ def examples(config, weights) -> Example:
         tokens=config.action_space.encode(jnp.asarray(actions)),
         weights=jnp.asarray(weights, jnp.float32),
         value=jnp.array(-2.0),
+        step=jnp.array(0),
     )
     return jax.tree.map(lambda x: x[None], example)
 

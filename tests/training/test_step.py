@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import os
+import pathlib
 import re
 import subprocess
 import sys
@@ -29,6 +30,7 @@ METRICS = {
     "tree_depth",
     "gradient_norm",
     "update_norm",
+    "replay_age",
     "policy_loss",
     "value_loss",
     "demonstration_policy_loss",
@@ -185,32 +187,44 @@ mesh = make_mesh(config)
 state, step = make_init(config, mesh)(config.seed), make_step(config, mesh)
 for number in range(STEPS):
     state, output = step(state)
-    np.savez(f"{number}.npz", *jax.tree.leaves(jax.device_get((state.params, output))))
+    leaves = jax.tree.leaves(jax.device_get((state.params, output, state.best)))
+    np.savez(f"{number}.npz", *leaves)
 for x in jax.tree.leaves((state.episodes, state.replay)):
-    assert len(x.sharding.device_set) == config.devices and not x.sharding.is_fully_replicated
+    assert len(x.sharding.device_set) == config.devices
+    assert x.sharding.is_fully_replicated == (config.devices == 1)
 """
 
 
-@pytest.mark.parametrize("devices", [pytest.param(2, marks=pytest.mark.slow), 8])
-def test_several_devices_make_the_same_steps_as_one(trainer, devices, tmp_path, pytestconfig):
-    config, steps = dataclasses.replace(trainer.config, devices=devices), 3
+def run_elsewhere(config: Config, steps: int, folder: pathlib.Path, root: pathlib.Path) -> None:
+    """Makes the first steps in a process with the devices of ``config``, a file of each."""
+    devices = config.devices
     script = DEVICES_SCRIPT.replace("CONFIG", repr(config)).replace("STEPS", str(steps))
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
-    path = os.pathsep.join([str(pytestconfig.rootpath), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
     run = subprocess.run(
         [sys.executable, "-c", script],
-        cwd=tmp_path,
+        cwd=folder,
         env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path},
         capture_output=True,
         text=True,
         check=False,
     )
     assert run.returncode == 0, run.stderr
+
+
+def load(path: pathlib.Path) -> list[np.ndarray]:
+    with np.load(path) as file:
+        return [file[name] for name in file.files]
+
+
+@pytest.mark.parametrize("devices", [pytest.param(2, marks=pytest.mark.slow), 8])
+def test_several_devices_make_the_same_steps_as_one(trainer, devices, tmp_path, pytestconfig):
+    config, steps = dataclasses.replace(trainer.config, devices=devices), 3
+    run_elsewhere(config, steps, tmp_path, pytestconfig.rootpath)
     for number in range(steps):
         state, outputs = trainer.run(number + 1)
         params, output = jax.device_get(state.params), outputs[-1]
-        with np.load(tmp_path / f"{number}.npz") as file:
-            leaves = [file[name] for name in file.files]
+        leaves = load(tmp_path / f"{number}.npz")
         others = jax.tree.unflatten(jax.tree.structure((params, output)), leaves)
         other_params, other = others
         jax.tree.map(
@@ -221,6 +235,35 @@ def test_several_devices_make_the_same_steps_as_one(trainer, devices, tmp_path, 
         assert other.found.moves.shape == (devices, 1)
         assert min(check_found(config, other.found)) == output.found.moves.item()
     assert output.metrics["games"] == trainer.config.selfplay.num_games
+
+
+@pytest.mark.slow
+def test_the_best_games_are_the_same_on_several_devices(tiny, tmp_path, pytestconfig):
+    learner = dataclasses.replace(tiny.learner, best_games_share=0.5, best_games=4)
+    # Over Z_2 games are solved by chance from the first.
+    game = dataclasses.replace(tiny.game, ring="z2")
+    steps, runs = 10, {}
+    for devices in (1, 2):
+        config = dataclasses.replace(tiny, game=game, learner=learner, devices=devices)
+        folder = tmp_path / str(devices)
+        folder.mkdir()
+        run_elsewhere(config, steps, folder, pytestconfig.rootpath)
+        runs[devices] = [load(folder / f"{number}.npz") for number in range(steps)]
+    params = len(jax.tree.leaves(make_shapes(config).params))
+    for one, two in zip(runs[1], runs[2], strict=True):
+        for a, b in zip(one[:params], two[:params], strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+        for a, b in zip(one[-4:], two[-4:], strict=True):
+            np.testing.assert_array_equal(a, b)
+    lengths, prints = runs[2][-1][-4:-2]
+    assert (lengths <= tiny.max_moves).sum() > 1
+    assert lengths.min() == 2
+    factors = prints[lengths <= tiny.max_moves, :2]
+    assert len({each.tobytes() for each in factors}) == len(factors)
+
+
+def make_shapes(config: Config):
+    return jax.eval_shape(make_init(config, make_mesh(config)), config.seed)
 
 
 # The optimizer -----------------------------------------------------------------------------------
