@@ -1,8 +1,11 @@
 """The training step: self-play, replay, losses and update as ONE compiled SPMD program.
 
 `jit(shard_map(step))` over a one-dimensional mesh is what `pmap` has become. Games and their rings
-are sharded, parameters are replicated, and the only communication is one mean of gradients an
-update and one sum of statistics a step.
+are sharded, parameters are replicated, and the devices, of one host or of many, communicate by one
+all-reduce an update and one more a step. That of an update sums gradients, losses and what all have
+to know of play: its statistics, and how short the best game of each device is. The one more fetches
+the moves of the shortest, whose place is known only then. So everything that a step reports is the
+same on all hosts, and for any number of devices.
 """
 
 from collections.abc import Callable
@@ -55,11 +58,24 @@ class StepOutput(NamedTuple):
 
     Attributes:
         metrics: float32 scalars, over all devices.
-        found: the shortest solved game of each of N targets on each of D devices, (D, N, ...).
+        found: the shortest solved game of each of N targets, over all devices, (1, N, ...): one
+            row of candidates.
     """
 
     metrics: dict[str, jax.Array]
     found: Found
+
+
+class Told(NamedTuple):
+    """What devices tell each other of play, as summands.
+
+    Attributes:
+        played: statistics of this device's games.
+        lengths: of the shortest game of each of N targets in this device's row, (D, N), float32.
+    """
+
+    played: PlayStatistics
+    lengths: jax.Array
 
 
 _SPECS = TrainState(
@@ -73,7 +89,7 @@ _SPECS = TrainState(
 
 
 def make_mesh(config: Config) -> Mesh:
-    """The mesh of the configured devices."""
+    """The mesh of the configured devices, those of all processes."""
     devices = jax.devices()[: config.num_devices]
     return jax.make_mesh((len(devices),), (AXIS,), (AxisType.Auto,), devices=devices)
 
@@ -128,17 +144,19 @@ def make_step(config: Config, mesh: Mesh) -> Callable[[TrainState], tuple[TrainS
             lambda: (state.episodes, state.replay, nothing_found(config), no_statistics()),
             lambda: _play(config, play_key, state),
         )
-        params, optimizer, learned = _learn(config, learn_key, state, replay)
+        told = Told(played, _own_row(found.moves))
+        params, optimizer, told, learned = _learn(config, learn_key, state, replay, told)
         new = TrainState(params, optimizer, state.key, state.step + 1, episodes, replay)
-        metrics = {**_play_metrics(config, played), **learned}
-        return new, StepOutput(metrics, jax.tree.map(lambda x: x[None], found))
+        metrics = {**_play_metrics(config, told.played), **learned}
+        shortest = _shortest(found, told.lengths)
+        return new, StepOutput(metrics, jax.tree.map(lambda x: x[None], shortest))
 
     # mctx does not trace with varying-axis checks, and with them pmean would scale gradients.
     mapped = jax.shard_map(
         step,
         mesh=mesh,
         in_specs=(_SPECS,),
-        out_specs=(_SPECS, StepOutput(PartitionSpec(), PartitionSpec(AXIS))),
+        out_specs=(_SPECS, PartitionSpec()),
         check_vma=False,
     )
     return jax.jit(
@@ -189,8 +207,24 @@ def _play(config: Config, key: jax.Array, state: TrainState):
     return *carry, jax.tree.map(lambda x: x.sum(), played)
 
 
-def _play_metrics(config: Config, played: PlayStatistics) -> dict[str, jax.Array]:
-    total: PlayStatistics = jax.lax.psum(played, AXIS)
+def _own_row(x: jax.Array) -> jax.Array:
+    """``x`` (N,) in the row of this device of zeros (D, N); their sum is a gather."""
+    rows = jnp.zeros((jax.lax.axis_size(AXIS), *x.shape), jnp.float32)
+    return rows.at[jax.lax.axis_index(AXIS)].set(x.astype(jnp.float32))
+
+
+def _shortest(found: Found, lengths: jax.Array) -> Found:
+    """Of what the devices found, the shortest, the first of equals; their ``lengths`` are (D, N).
+
+    Devices hold games in their global order, so the choice is that of a single device.
+    """
+    is_mine = lengths.argmin(axis=0) == jax.lax.axis_index(AXIS)
+    actions = jnp.where(is_mine[:, None, None, None], found.actions, 0)
+    return Found(lengths.min(axis=0).astype(jnp.int32), jax.lax.psum(actions, AXIS))
+
+
+def _play_metrics(config: Config, total: PlayStatistics) -> dict[str, jax.Array]:
+    """Over all devices."""
     return {
         "games": total.games,
         "solved": total.solved,
@@ -200,8 +234,8 @@ def _play_metrics(config: Config, played: PlayStatistics) -> dict[str, jax.Array
     }
 
 
-def _learn(config: Config, key: jax.Array, state: TrainState, replay: Replay):
-    """Some updates: the parameters, the optimizer's state, and metrics."""
+def _learn(config: Config, key: jax.Array, state: TrainState, replay: Replay, told: Told):
+    """Some updates: the parameters, the optimizer's state, ``told`` summed, and metrics."""
     transform = make_optimizer(config)
     devices = jax.lax.axis_size(AXIS)
     replay_batch = config.learner.replay_batch // devices
@@ -239,18 +273,22 @@ def _learn(config: Config, key: jax.Array, state: TrainState, replay: Replay):
             (mask.mean(), jax.tree.map(lambda x, m=mask: (x * m).mean(), losses))
             for mask in (played, ~played & is_real)
         ]
-        gradients, sums = jax.lax.pmean((gradients, sums), AXIS)
+        # Without a barrier the compiler takes the sums of what no update changes out of the loop, as
+        # an all-reduce of their own.
+        mine = jax.lax.optimization_barrier((gradients, sums, told))
+        gradients, sums, everywhere = jax.lax.psum(mine, AXIS)
+        gradients = jax.tree.map(lambda x: x / devices, gradients)
         updates, optimizer = transform.update(gradients, optimizer, params)
         params = optax.apply_updates(params, updates)
-        return (params, optimizer), (sums, optax.tree.norm(gradients))
+        return (params, optimizer), (sums, everywhere, optax.tree.norm(gradients))
 
     keys = jax.random.split(key, config.learner.updates_per_step)
-    carry, (sums, norm) = jax.lax.scan(update, (state.params, state.optimizer), keys)
+    carry, (sums, told, norm) = jax.lax.scan(update, (state.params, state.optimizer), keys)
     metrics = {"gradient_norm": norm.mean()}
     for prefix, (share, losses) in zip(("", "demonstration_"), sums, strict=True):
         for name, loss in losses._asdict().items():
             metrics[f"{prefix}{name}_loss"] = loss.sum() / jnp.maximum(share.sum(), 1e-6)
-    return *carry, metrics
+    return *carry, jax.tree.map(lambda x: x[0], told), metrics
 
 
 def accumulate(
