@@ -22,6 +22,15 @@ import tyro
 
 from training.checkpoint import Checkpoints
 from training.config import Config, ConfigError, check_types
+from training.distributed import (
+    Distributed,
+    check_shared,
+    from_first,
+    is_first,
+    start,
+    together,
+    voice,
+)
 from training.loop import DivergenceError, Loop
 from training.plotting import plot
 from training.progress import COUNTERS, Progress, waiting
@@ -41,6 +50,11 @@ class Arguments:
     """A Python file that defines config = Config(...); the flags below change single fields."""
     workdir: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Where results are kept and the same run goes on; by default a folder of its own in runs/."""
+    distributed: Distributed = "auto"
+    """Joins the processes that run this command on the hosts of a cluster: auto where JAX finds one
+    (Cloud TPU, Slurm, Open MPI, Kubernetes) or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
+    JAX_PROCESS_ID are set; on fails where there is none, off runs alone. All hosts need to see the
+    work folder."""
     run: Annotated[Config, tyro.conf.arg(name="")]
 
 
@@ -49,23 +63,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     began = time.monotonic()
     try:
         arguments = _parse(argv)
+        start(arguments.distributed)
         config = arguments.run
         config.validate()
-        for warning in config.warnings():
-            print(f"warning: {warning}", file=sys.stderr)
         workdir = arguments.workdir or default_workdir(config)
-        claim(workdir, config)
-        records = Records(config, workdir)
-        if records.reached:
-            print("All that is wanted was found earlier.\n")
-            _report(records)
-            return 0
-        return _run(config, workdir, records, began)
+        with voice(workdir) as books:
+            return _main(config, workdir, books, began)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+
+
+def _main(config: Config, workdir: pathlib.Path, books: pathlib.Path, began: float) -> int:
+    """Opens the ``books`` of this process and runs; returns the exit status."""
+    if is_first():
+        for warning in config.warnings():
+            print(f"warning: {warning}", file=sys.stderr)
+    together(lambda: claim(books, config))
+    together(lambda: check_shared(workdir))
+    records = together(lambda: Records(config, books))
+    if from_first(records.reached):
+        print("All that is wanted was found earlier.\n")
+        if is_first():
+            _report(records)
+        return 0
+    return from_first(_run(config, workdir, books, records, began))
 
 
 def _parse(argv: Sequence[str] | None) -> Arguments:
@@ -100,8 +124,13 @@ def _load(path: pathlib.Path) -> Config:
     return config
 
 
-def _run(config: Config, workdir: pathlib.Path, records: Records, began: float) -> int:
-    """Trains until the rank is found or the budget used; returns the exit status."""
+def _run(
+    config: Config, workdir: pathlib.Path, books: pathlib.Path, records: Records, began: float
+) -> int:
+    """Trains until the rank is found or the budget used; returns the exit status.
+
+    Checkpoints, which all processes write, are in ``workdir``; the rest is in ``books``.
+    """
     checkpoints, counters = Checkpoints(workdir), COUNTERS
     compiling = time.monotonic()
     with waiting("compiling the training step"):
@@ -126,7 +155,7 @@ def _run(config: Config, workdir: pathlib.Path, records: Records, began: float) 
         config=config,
         step=step,
         records=records,
-        progress=Progress(config, workdir, counters, limit),
+        progress=Progress(config, books, counters, limit),
         checkpoints=checkpoints,
         clock=lambda: time.monotonic() - began,
         limit=limit,
@@ -140,7 +169,7 @@ def _run(config: Config, workdir: pathlib.Path, records: Records, began: float) 
             file=sys.stderr,
         )
         status = 1
-    if curve := plot(workdir):
+    if curve := plot(books):
         print(f"learning curve: {curve}")
     return status
 

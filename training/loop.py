@@ -10,6 +10,7 @@ import jax
 
 from training.checkpoint import Checkpoints
 from training.config import Config
+from training.distributed import Agreement, Wishes
 from training.progress import Progress
 from training.records import Records
 from training.step import Found, StepOutput, TrainState
@@ -49,12 +50,16 @@ class Loop:
             DivergenceError: a loss or a gradient is not finite.
         """
         pending: list[StepOutput] = []
+        agree = Agreement()
         saved = self.clock()
         with _Interrupts() as interrupts, self.progress:
             while True:
                 now = self.clock()
-                over = interrupts.number or self.records.reached or now >= self.limit
-                saving = over or now - saved >= CHECKPOINT_SECONDS
+                over = self.records.reached or now >= self.limit
+                saving = now - saved >= CHECKPOINT_SECONDS
+                number, over, saving = agree(Wishes(interrupts.number, over, saving))
+                over = number or over
+                saving = saving or over
                 if not over:
                     state, output = self.step(state)
                     pending.append(output)
@@ -67,7 +72,7 @@ class Loop:
                     self.checkpoints.save(counters["step"], state, counters)
                     saved = self.clock()
                 if over:
-                    return interrupts.number
+                    return number
 
     def _handle(self, output: StepOutput) -> None:
         """Waits for the output of a step, keeps what was found, and tells of it."""

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from training.config import Config
 from training.losses import Losses, example_losses
@@ -94,6 +94,11 @@ def make_mesh(config: Config) -> Mesh:
     return jax.make_mesh((len(devices),), (AXIS,), (AxisType.Auto,), devices=devices)
 
 
+def make_abstract_mesh(devices: int) -> AbstractMesh:
+    """A mesh of so many devices that need not be here, to trace with but not to run on."""
+    return AbstractMesh((devices,), (AXIS,), (AxisType.Auto,))
+
+
 def make_optimizer(config: Config) -> optax.GradientTransformation:
     """AdamW after a clip of the gradient (the clip comes first: after Adam it would do nothing)."""
     c = config.learner
@@ -109,7 +114,7 @@ def make_optimizer(config: Config) -> optax.GradientTransformation:
     )
 
 
-def make_init(config: Config, mesh: Mesh) -> Callable[[int], TrainState]:
+def make_init(config: Config, mesh: Mesh | AbstractMesh) -> Callable[[int], TrainState]:
     """The compiled function of a seed that makes the state before the first step, born sharded."""
 
     def init(seed: jax.Array) -> TrainState:
@@ -134,7 +139,9 @@ def make_init(config: Config, mesh: Mesh) -> Callable[[int], TrainState]:
     return jax.jit(mapped, out_shardings=_shardings(mesh))
 
 
-def make_step(config: Config, mesh: Mesh) -> Callable[[TrainState], tuple[TrainState, StepOutput]]:
+def make_step(
+    config: Config, mesh: Mesh | AbstractMesh
+) -> Callable[[TrainState], tuple[TrainState, StepOutput]]:
     """The compiled training step; it takes the state over (its buffers are donated)."""
 
     def step(state: TrainState) -> tuple[TrainState, StepOutput]:
@@ -164,7 +171,7 @@ def make_step(config: Config, mesh: Mesh) -> Callable[[TrainState], tuple[TrainS
         donate_argnums=0,
         in_shardings=(_shardings(mesh),),
         out_shardings=(_shardings(mesh), None),
-        compiler_options=compiler_options(mesh.devices.flat[0].platform),
+        compiler_options=compiler_options(_platform(mesh)),
     )
 
 
@@ -177,7 +184,12 @@ def compiler_options(platform: str) -> dict[str, str]:
     return {"xla_cpu_experimental_ynn_fusion_type": ""} if platform == "cpu" else {}
 
 
-def _shardings(mesh: Mesh) -> TrainState:
+def _platform(mesh: Mesh | AbstractMesh) -> str:
+    """cpu, gpu or tpu; without devices, that of this process."""
+    return mesh.devices.flat[0].platform if isinstance(mesh, Mesh) else jax.default_backend()
+
+
+def _shardings(mesh: Mesh | AbstractMesh) -> TrainState:
     """Shardings of the state. Left to the compiler, arrays of size zero come out replicated."""
     return jax.tree.map(lambda spec: NamedSharding(mesh, spec), _SPECS)
 
@@ -273,8 +285,8 @@ def _learn(config: Config, key: jax.Array, state: TrainState, replay: Replay, to
             (mask.mean(), jax.tree.map(lambda x, m=mask: (x * m).mean(), losses))
             for mask in (played, ~played & is_real)
         ]
-        # Without a barrier the compiler takes the sums of what no update changes out of the loop, as
-        # an all-reduce of their own.
+        # Without a barrier the compiler takes the sums of what no update changes out of the loop,
+        # as an all-reduce of their own.
         mine = jax.lax.optimization_barrier((gradients, sums, told))
         gradients, sums, everywhere = jax.lax.psum(mine, AXIS)
         gradients = jax.tree.map(lambda x: x / devices, gradients)
