@@ -97,11 +97,11 @@ def _parse(argv: Sequence[str] | None) -> Arguments:
     parser = argparse.ArgumentParser(prog="train.py", add_help=False, allow_abbrev=False)
     parser.add_argument("--config", type=pathlib.Path)
     path = parser.parse_known_args(argv)[0].config
-    default = Arguments(run=_load(path) if path else Config())
+    default = Arguments(run=load_config(path) if path else Config())
     return tyro.cli(Arguments, prog="train.py", args=argv, default=default)
 
 
-def _load(path: pathlib.Path) -> Config:
+def load_config(path: pathlib.Path) -> Config:
     """The ``config`` that a Python file defines."""
     if not path.is_file():
         raise ConfigError(

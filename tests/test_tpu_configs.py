@@ -38,7 +38,7 @@ def test_a_docstring_opens_with_the_command_and_tells_what_to_expect(name):
 
 @pytest.mark.parametrize(("name", "devices"), DEVICES.items())
 def test_the_step_traces_for_the_devices_it_is_for(name, devices):
-    config = train._load(ROOT / "tpu_configs" / f"{name}.py")
+    config = train.load_config(ROOT / "tpu_configs" / f"{name}.py")
     assert config.devices == 0, "a file for eight devices runs on one as well"
     config.validate_for(devices)
     config.validate_for(1)

@@ -34,6 +34,7 @@ config = Config(
         updates_per_step=8,
         replay_batch=1024,
         demonstration_batch=1024,
+        microbatches=4,
         learning_rate=5e-4,
         warmup_updates=1000,
     ),

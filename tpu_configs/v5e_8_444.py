@@ -34,6 +34,7 @@ config = Config(
         updates_per_step=4,
         replay_batch=1024,
         demonstration_batch=1024,
+        microbatches=8,
         learning_rate=2e-4,
         warmup_updates=1000,
         decay_updates=500_000,

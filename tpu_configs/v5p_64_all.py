@@ -45,6 +45,7 @@ config = Config(
         updates_per_step=4,
         replay_batch=4096,
         demonstration_batch=4096,
+        microbatches=2,
         swapped_share=0.5,
         learning_rate=1e-4,
         warmup_updates=1000,

@@ -188,7 +188,7 @@ from training import loop
 from training.config import *
 
 loop.CHECKPOINT_SECONDS = 1.0
-train._load = lambda _: CONFIG
+train.load_config = lambda _: CONFIG
 sys.exit(train.main("--config tiny --workdir work --distributed on --max-minutes 60".split()))
 """
 
