@@ -1,9 +1,10 @@
 """python train.py --config tpu_configs/h200_1_333.py
 
-Hardware: one NVIDIA H200 (141 GB); a card of 24 GB should do.
+Hardware: one NVIDIA H200 (141 GB).
 Expected time: hours; not measured.
 Result: not yet run. Wanted: <3,3,3> with 23 products over Z_2, lifted to the integers.
-Memory: REPLAY
+Memory, by the shapes: replay 51 MB, trees 54 MB, network (2.8 million parameters) and optimizer
+34 MB. What the learner keeps for the backward pass is more, and is divided by learner.microbatches.
 """
 
 from networks.network import NetworkConfig
