@@ -176,7 +176,7 @@ def refused(capsys, *argv: object) -> str:
     ],
 )
 def test_bad_values_are_refused_in_one_sentence(argv, says, capsys, monkeypatch):
-    monkeypatch.setattr(jax, "local_device_count", lambda: 4)
+    monkeypatch.setattr(jax, "device_count", lambda: 4)
     assert says in refused(capsys, *argv.split())
     assert not pathlib.Path("runs").exists()
 

@@ -27,7 +27,7 @@ Distributed = Literal["on", "off", "auto"]
 # Processes talk of stopping about so often; it costs a step's overlap with the host's work.
 _SECONDS_PER_ROUND = 2.0
 # A process that fails alone does not keep the others longer than this.
-_SHUTDOWN_SECONDS = 60
+_SHUTDOWN_SECONDS = 20
 _COUNT, _ID = "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 
 

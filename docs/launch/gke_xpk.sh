@@ -20,7 +20,7 @@ workload=tensorgame-v5p-64
 
 listed() {
   xpk workload list --cluster "$cluster" --zone "$zone" --filter-by-job "^$workload\$" \
-    --filter-by-status "$1" | grep --quiet --word-regexp "$workload"
+    --filter-by-status "$1" | grep --word-regexp "$workload" > /dev/null
 }
 
 if listed QUEUED || listed RUNNING; then
