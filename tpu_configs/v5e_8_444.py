@@ -3,7 +3,9 @@
 Hardware: a TPU v5e host with eight chips of 16 GB (v5litepod-8).
 Expected time: days; not measured.
 Result: not yet run. Wanted: <4,4,4> with 47 products modulo 2, which are proved not to lift.
-Memory: REPLAY
+Memory of each, by the shapes: replay 136 MB, trees 108 MB, network (11.9 million parameters) and
+optimizer 142 MB. What the learner keeps for the backward pass is more, and is divided by
+learner.microbatches; whether all of it fits has not been settled (benchmarks/compile_tpu.py).
 """
 
 from networks.network import NetworkConfig

@@ -1,9 +1,11 @@
-"""python train.py --config tpu_configs/v5p_64_all.py --workdir /mnt/shared/all
+"""python train.py --config tpu_configs/v5p_64_all.py --workdir gs://BUCKET/all
 
 Hardware: 64 TPU v5p chips of 95 GB on 16 hosts (v5p-128, which counts cores).
 Expected time: a week; not measured.
 Result: not yet run. Wanted: the best known ranks of all n, m, p from 2 to 5 at once.
-Memory: REPLAY
+Memory of each, by the shapes: replay 367 MB, trees 2.3 GB, network (41 million parameters) and
+optimizer 494 MB. What the learner keeps for the backward pass is more, and is divided by
+learner.microbatches; whether all of it fits has not been settled (benchmarks/compile_tpu.py).
 """
 
 from itertools import combinations_with_replacement
