@@ -7,6 +7,7 @@ program; 130 (143), stopped by Ctrl-C (SIGTERM or a notice of pre-emption) after
 """
 
 import argparse
+import contextlib
 import dataclasses
 import pathlib
 import runpy
@@ -16,7 +17,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import jax
 import tyro
@@ -24,15 +25,25 @@ import tyro
 from training import storage
 from training.checkpoint import Checkpoints
 from training.config import Config, ConfigError, check_types
+from training.distributed import (
+    Distributed,
+    check_shared,
+    from_first,
+    is_first,
+    start,
+    together,
+    voice,
+)
 from training.flops import costs_of
 from training.loop import DivergenceError, Loop
 from training.memory import budget, check_memory, memory_limit
+from training.mesh import make_mesh
 from training.metrics import COUNTERS
 from training.plotting import plot
-from training.profiling import profiled
+from training.profiling import Step, profiled
 from training.progress import Progress, waiting
 from training.records import IncorrectRecordError, Records
-from training.step import TrainState, make_init, make_mesh, make_step
+from training.step import TrainState, make_init, make_step
 from training.workdir import claimed, default_workdir
 from training.writers import Writer, make_writers
 
@@ -52,6 +63,11 @@ class Arguments:
     """Traces so many steps into DIR/profile, once the run plays."""
     wandb: Annotated[str | None, tyro.conf.arg(metavar="PROJECT")] = None
     """Reports metrics to this project at Weights & Biases too."""
+    distributed: Distributed = "auto"
+    """Joins the processes that run this command on the hosts of a cluster: auto where JAX finds one
+    (Cloud TPU, Slurm, Open MPI, Kubernetes) or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
+    JAX_PROCESS_ID are set; on fails where there is none, off runs alone. All hosts need to see the
+    work folder."""
     run: Annotated[Config, tyro.conf.arg(name="")]
 
 
@@ -60,29 +76,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     began = time.monotonic()
     try:
         arguments = _parse(argv)
-        config = arguments.run
-        config.validate()
+        start(arguments.distributed)
+        arguments.run.validate()
         if arguments.profile < 0:
             raise ConfigError(
                 f"--profile is {arguments.profile}; it must be a number of steps, 0 for none"
             )
-        for warning in config.warnings():
-            print(f"warning: {warning}", file=sys.stderr)
-        workdir = storage.parse(arguments.workdir or default_workdir(config))
-        if storage.is_bucket(workdir):
+        workdir = storage.parse(arguments.workdir or default_workdir(arguments.run))
+        if arguments.profile and storage.is_bucket(workdir):
             raise ConfigError(
-                f"workdir is {workdir}, but metrics.jsonl needs a folder that can be appended to; "
-                "mount the bucket (gcsfuse) and name the folder with --workdir"
+                f"--profile is {arguments.profile}, but traces are written to local folders, and "
+                f"--workdir is {workdir}; profile a run in another folder"
             )
-        with claimed(workdir, config):
-            records = Records(config, workdir)
-            if records.reached:
-                print("All that is wanted was found earlier.\n")
-                _report(records)
-                return 0
-            writers = make_writers(config, workdir, arguments.wandb)
-            with Checkpoints(workdir) as checkpoints:
-                return _run(config, records, checkpoints, writers, arguments.profile, began)
+        with voice(workdir) as books:
+            return _open(arguments, workdir, books, began)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -104,16 +111,55 @@ def _reason(error: OSError) -> str:
     return f"{error.filename or 'a file of the work folder'}: {error.strerror}"
 
 
+class _Run(NamedTuple):
+    """What a run has open.
+
+    Attributes:
+        config: its configuration.
+        books: where this process keeps all but the checkpoints.
+        records: what was found.
+        writers: of metrics.
+        checkpoints: those of all processes, in the work folder.
+    """
+
+    config: Config
+    books: storage.Path
+    records: Records
+    writers: Sequence[Writer]
+    checkpoints: Checkpoints
+
+
+def _open(arguments: Arguments, workdir: storage.Path, books: storage.Path, began: float) -> int:
+    """Opens the ``books`` of this process and runs; returns the exit status."""
+    config = arguments.run
+    if is_first():
+        for warning in config.warnings():
+            print(f"warning: {warning}", file=sys.stderr)
+    with contextlib.ExitStack() as stack:
+        together(lambda: stack.enter_context(claimed(books, config)))
+        together(lambda: check_shared(workdir))
+        records = together(lambda: Records(config, books))
+        if from_first(records.reached):
+            print("All that is wanted was found earlier.\n")
+            if is_first():
+                _report(records)
+            return 0
+        writers = together(lambda: make_writers(config, books, arguments.wandb))
+        checkpoints = stack.enter_context(Checkpoints(workdir))
+        run = _Run(config, books, records, writers, checkpoints)
+        return from_first(_train(run, arguments.profile, began))
+
+
 def _parse(argv: Sequence[str] | None) -> Arguments:
     # The file has to be known first, as it changes the defaults that --help shows.
     parser = argparse.ArgumentParser(prog="train.py", add_help=False, allow_abbrev=False)
     parser.add_argument("--config", type=pathlib.Path)
     path = parser.parse_known_args(argv)[0].config
-    default = Arguments(run=_load(path) if path else Config())
+    default = Arguments(run=load_config(path) if path else Config())
     return tyro.cli(Arguments, prog="train.py", args=argv, default=default)
 
 
-def _load(path: pathlib.Path) -> Config:
+def load_config(path: pathlib.Path) -> Config:
     """The ``config`` that a Python file defines."""
     if not path.is_file():
         raise ConfigError(
@@ -136,52 +182,32 @@ def _load(path: pathlib.Path) -> Config:
     return config
 
 
-def _run(
-    config: Config,
-    records: Records,
-    checkpoints: Checkpoints,
-    writers: Sequence[Writer],
-    profile: int,
-    began: float,
-) -> int:
+def _train(run: _Run, profile: int, began: float) -> int:
     """Trains until the rank is found or the budget used; returns the exit status."""
-    workdir, counters = records.workdir, COUNTERS
+    config, books, checkpoints = run.config, run.books, run.checkpoints
     compiling = time.monotonic()
-    mesh = make_mesh(config)
-    init = make_init(config, mesh)
-    shapes = jax.eval_shape(init, config.seed)
-    _tell_memory(config, shapes, mesh)
-    with waiting("compiling the training step"):
-        # XLA compiles outside of Python's lock, so the small program costs no time of its own.
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            compiled = pool.submit(make_step(config, mesh).lower(shapes).compile)
-            restored = checkpoints.restore(shapes)
-            state = init(config.seed) if restored is None else restored.state
-            costs = costs_of(config)
-            step = compiled.result()
-        if restored is not None:
-            counters = {**COUNTERS, **restored.counters}
+    step, state, counters = _prepare(config, checkpoints)
     compiling = round(time.monotonic() - compiling, 3)
-    print(f"compiled in {compiling:.1f} s; at step {counters['step']} in {workdir}", flush=True)
+    print(f"compiled in {compiling:.1f} s; at step {counters['step']} in {books}", flush=True)
     began -= counters["seconds"]
     limit = counters["seconds"] + 60 * config.max_minutes
     counters = {**counters, "compile_seconds": counters["compile_seconds"] + compiling}
-    loop = Loop(
-        config=config,
-        workdir=workdir,
-        step=step,
-        records=records,
-        progress=Progress(config, counters, limit, costs, writers),
-        checkpoints=checkpoints,
-        clock=lambda: time.monotonic() - began,
-        limit=limit,
-    )
     # A profile of steps that do not play yet would not tell much.
     idle = max(0, config.learner.demonstration_steps - counters["step"])
     try:
-        with profiled(step, workdir / "profile", idle, profile) as traced:
-            stopped_by = dataclasses.replace(loop, step=traced).run(state)
-        status = _conclude(config, records, stopped_by)
+        with profiled(step, books / "profile", idle, profile) as traced:
+            loop = Loop(
+                config=config,
+                workdir=books,
+                step=traced,
+                records=run.records,
+                progress=Progress(config, counters, limit, costs_of(config), run.writers),
+                checkpoints=checkpoints,
+                clock=lambda: time.monotonic() - began,
+                limit=limit,
+            )
+            stopped_by = loop.run(state)
+        status = _conclude(config, run.records, stopped_by)
     except DivergenceError as error:
         print(
             f"error: {error}; the last checkpoint is of step {checkpoints.latest} in "
@@ -189,9 +215,24 @@ def _run(
             file=sys.stderr,
         )
         status = 1
-    if curve := plot(workdir):
+    if curve := plot(books):
         print(f"learning curve: {curve}")
     return status
+
+
+def _prepare(config: Config, checkpoints: Checkpoints) -> tuple[Step, TrainState, dict[str, float]]:
+    """The compiled step, the state to go on from, and its counters."""
+    mesh = make_mesh(config)
+    init = make_init(config, mesh)
+    shapes = jax.eval_shape(init, config.seed)
+    together(lambda: _tell_memory(config, shapes, mesh))
+    # XLA compiles outside of Python's lock, so the small program costs no time of its own.
+    with waiting("compiling the training step"), ThreadPoolExecutor(max_workers=1) as pool:
+        compiled = pool.submit(make_step(config, mesh).lower(shapes).compile)
+        restored = checkpoints.restore(shapes)
+        state = init(config.seed) if restored is None else restored.state
+        step = compiled.result()
+    return step, state, COUNTERS if restored is None else {**COUNTERS, **restored.counters}
 
 
 def _tell_memory(config: Config, shapes: TrainState, mesh: jax.sharding.Mesh) -> None:

@@ -27,9 +27,10 @@ from reporting import commit, cpu_name, report
 from training.checkpoint import Checkpoints
 from training.config import Config
 from training.loop import Loop
+from training.mesh import make_mesh
 from training.progress import COUNTERS, Progress
 from training.records import Records
-from training.step import StepOutput, TrainState, make_init, make_mesh, make_step
+from training.step import StepOutput, TrainState, make_init, make_step
 from training.workdir import claimed
 
 _NEVER = 1e9

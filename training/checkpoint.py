@@ -25,6 +25,7 @@ from etils import epath
 from jax.experimental.multihost_utils import sync_global_devices
 
 from training.config import ConfigError
+from training.distributed import is_first
 from training.storage import Path
 
 _KEPT = 2
@@ -160,7 +161,7 @@ class Checkpoints:
     def _put_aside(self, step: int, reason: str) -> None:
         """Moves a damaged checkpoint out of the way of the next one of its step."""
         aside = self.folder.parent / "damaged_checkpoints"
-        if jax.process_index() == 0:
+        if is_first():
             aside.mkdir(exist_ok=True)
             earlier = len(list(aside.glob(f"{step}.*")))
             place = aside / f"{step}.{earlier}"

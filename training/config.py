@@ -136,7 +136,8 @@ class Config:
     num_seeds: int = 1
     """Independent agents in one program, with this and the following seeds."""
     devices: int = 0
-    """Devices to run on, 0 for all; but for the rounding of sums results do not depend on it."""
+    """Devices to run on, those of all processes together, 0 for all; but for the rounding of sums
+    results do not depend on it."""
     target_ranks: tuple[int, ...] = ()
     """The run succeeds with algorithms of at most these ranks; none for the best known ones."""
     lift: bool = True
@@ -231,12 +232,31 @@ class Config:
 
     @property
     def num_devices(self) -> int:
-        return self.devices or jax.local_device_count()
+        return self.devices or jax.device_count()
 
     # Checks --------------------------------------------------------------------------------------
 
     def validate(self) -> None:
-        """Refuses what cannot run, before anything is compiled.
+        """Refuses what cannot run on the devices that are here, before anything is compiled.
+
+        Raises:
+            ConfigError: one sentence with the field, its value and what would work.
+        """
+        check_types(self)
+        available, processes = jax.device_count(), jax.process_count()
+        _require(
+            self.devices <= available,
+            f"devices is {self.devices}, but there are only {available}; use 0 for all of them",
+        )
+        _require(
+            processes == 1 or self.devices in (0, available),
+            f"devices is {self.devices}, but {processes} processes with {available} devices run "
+            "together, and none can be left out; use 0 for all of them",
+        )
+        self.validate_for(self.num_devices)
+
+    def validate_for(self, devices: int) -> None:
+        """Refuses what cannot run on so many devices, which need not be here.
 
         Raises:
             ConfigError: one sentence with the field, its value and what would work.
@@ -268,11 +288,6 @@ class Config:
             actions <= space.size,
             f"search.num_actions is {actions}, more than the {space.size} actions of "
             f"{names} over {space.ring.name}; use at most {space.size}",
-        )
-        devices, available = self.num_devices, jax.local_device_count()
-        _require(
-            devices <= available,
-            f"devices is {devices}, but there are only {available}; use 0 for all of them",
         )
         games = self.selfplay.num_games
         _require(

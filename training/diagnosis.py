@@ -1,21 +1,20 @@
 """What is known of a run that diverged, in a file for whoever looks into it."""
 
 import json
-import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tensorgame.algorithms.formats.files import write_atomically
+from training.storage import Path, write
 from training.writers import read_metrics
 
 _LINES = 20
 
 
 def write_diagnosis(
-    workdir: pathlib.Path, reason: str, state: object, steps_made: int, checkpoint: str | None
-) -> pathlib.Path:
+    workdir: Path, reason: str, state: object, steps_made: int, checkpoint: str | None
+) -> Path:
     """Writes divergence-<step>.json into the work folder.
 
     Args:
@@ -39,9 +38,7 @@ def write_diagnosis(
         "last_metrics": lines[-_LINES:],
     }
     path = workdir / f"divergence-{step}.json"
-    # All processes count together what is not finite; one of them writes.
-    if not jax.process_index():
-        write_atomically(path, (json.dumps(diagnosis, indent=1) + "\n").encode())
+    write(path, (json.dumps(diagnosis, indent=1) + "\n").encode())
     return path
 
 

@@ -19,7 +19,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from training import storage
 from training.checkpoint import restore_params
 from training.config import Config, ConfigError
-from training.step import make_init, make_mesh
+from training.mesh import make_mesh
+from training.step import make_init
 from training.workdir import config_from_json, read_config
 
 _CONFIG = "config"

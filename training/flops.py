@@ -2,8 +2,9 @@
 
 Counted are the multiplications and additions of matrix products and of sums of products, in the
 network as it is traced: element-wise work is left out, and so is what is computed a second time to
-save memory. A learned example costs three evaluations of its loss, one forward and two backward
-(Kaplan et al. 2020, arXiv 2001.08361, section 2.1).
+save memory. A learned example has as many actions as are sampled in an evaluation, and costs three
+of these, one forward and two backward (Kaplan et al. 2020, arXiv 2001.08361, section 2.1); that its
+tokens are looked up by a product with one-hot rows does not count.
 """
 
 import dataclasses
@@ -68,7 +69,7 @@ def costs_of(config: Config) -> Costs:
     learner, search = config.learner, config.search
     evaluation = _evaluation_flops(config.agent, search.num_actions, search.sampling)
     batch = learner.replay_batch + learner.demonstration_batch
-    update = 3 * batch * _score_flops(config.agent, search.num_actions)
+    update = 3 * batch * evaluation
     searched = learner.reanalysed_share * learner.replay_batch
     update += searched * (search.num_simulations + 1) * evaluation
     peak = peak_flops(jax.devices()[0].device_kind)
@@ -96,13 +97,6 @@ def _evaluation_flops(network: AgentNetwork, num_actions: int, sampling: str) ->
     params, key, state, _ = _inputs(network, num_actions)
     sample = functools.partial(sample_actions, num_actions=num_actions, sampling=sampling)
     return count_flops(lambda *args: sample(network, *args), params, key, state)
-
-
-@functools.lru_cache
-def _score_flops(network: AgentNetwork, num_actions: int) -> float:
-    params, _, state, tokens = _inputs(network, num_actions)
-    score = functools.partial(network.apply, method="score")
-    return count_flops(score, params, state, tokens)
 
 
 def _inputs(network: AgentNetwork, num_actions: int) -> tuple:

@@ -13,6 +13,7 @@ import jax
 from training.checkpoint import CheckpointError, Checkpoints
 from training.config import Config
 from training.diagnosis import write_diagnosis
+from training.distributed import Agreement, Wishes
 from training.progress import Progress
 from training.records import Records
 from training.step import Found, StepOutput, TrainState
@@ -55,15 +56,13 @@ class Loop:
             CheckpointError: the last checkpoint could not be written.
         """
         pending: list[StepOutput] = []
+        agree = Agreement()
         saved = self.clock()
         with _Interrupts() as interrupts, self.progress:
             while True:
-                now = self.clock()
-                made = self.progress.counters["step"] + len(pending)
-                if self.checkpoints.preempted(made):
-                    interrupts.number = signal.SIGTERM
-                over = interrupts.number or self.records.reached or now >= self.limit
-                saving = over or now - saved >= 60 * self.config.checkpoint_minutes
+                number, over, saving = agree(self._wishes(interrupts, len(pending), saved))
+                over = over or number > 0
+                saving = saving or over
                 if not over:
                     state, output = self.step(state)
                     pending.append(output)
@@ -74,13 +73,25 @@ class Loop:
                 if over:
                     self._save(state)
                     self.checkpoints.wait()
-                    return interrupts.number
+                    return number
                 if saving:
                     self._try_to_save(state)
                     saved = self.clock()
 
+    def _wishes(self, interrupts: "_Interrupts", pending: int, saved: float) -> Wishes:
+        """What this process wants after so many steps that are not handled yet."""
+        now = self.clock()
+        if self.checkpoints.preempted(self.progress.counters["step"] + pending):
+            interrupts.number = signal.SIGTERM
+        return Wishes(
+            signal=interrupts.number,
+            over=self.records.reached or now >= self.limit,
+            saving=now - saved >= 60 * self.config.checkpoint_minutes,
+        )
+
     def _save(self, state: TrainState) -> None:
         counters = self.progress.counters
+        self.progress.flush()
         self.checkpoints.save(counters["step"], state, counters)
 
     def _try_to_save(self, state: TrainState) -> None:
@@ -101,24 +112,26 @@ class Loop:
                 reason = f"{name} became {value} at step {self.progress.counters['step']}"
                 latest = self.checkpoints.latest
                 checkpoint = None if latest is None else f"{self.checkpoints.folder}/{latest}"
+                self.progress.flush()
                 path = write_diagnosis(self.workdir, reason, newest, steps_made, checkpoint)
                 raise DivergenceError(f"{reason}, see {path}")
 
     def _keep(self, found: Found, seconds: float) -> None:
-        """Offers the solved games of all devices to the records."""
+        """Offers the solved games of a step to the records."""
         counters = self.progress.counters
-        for moves, actions in zip(found.moves, found.actions, strict=True):
-            for records, count, factors in zip(self.records.each, moves, actions, strict=True):
-                if count > self.config.max_moves:
-                    continue
-                best = records.offer(
-                    factors[:count],
-                    step=counters["step"] + 1,
-                    seconds=round(seconds, 3),
-                    compile_seconds=counters["compile_seconds"],
-                )
-                if best is not None:
-                    print(f"{best.summary()} after {seconds:.1f} s", flush=True)
+        for records, count, factors in zip(
+            self.records.each, found.moves, found.actions, strict=True
+        ):
+            if count > self.config.max_moves:
+                continue
+            best = records.offer(
+                factors[:count],
+                step=counters["step"] + 1,
+                seconds=round(seconds, 3),
+                compile_seconds=counters["compile_seconds"],
+            )
+            if best is not None:
+                print(f"{best.summary()} after {seconds:.1f} s", flush=True)
 
 
 class _Interrupts:

@@ -1,6 +1,6 @@
 """The learning curve of a run, from its metrics.jsonl."""
 
-import pathlib
+import io
 
 import numpy as np
 from matplotlib import colormaps
@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from training.config import Config
 from training.progress import title
+from training.storage import Path, write
 from training.workdir import read_config
 from training.writers import read_metrics
 
@@ -18,7 +19,7 @@ _BINS = 120
 _BINS_PER_TARGET = 40
 
 
-def plot(workdir: pathlib.Path) -> pathlib.Path | None:
+def plot(workdir: Path) -> Path | None:
     """Draws learning_curve.png from metrics.jsonl; None while there are no steps."""
     config, lines = read_config(workdir), read_metrics(workdir)
     if not lines:
@@ -48,8 +49,9 @@ def plot(workdir: pathlib.Path) -> pathlib.Path | None:
     loss_axes.set_xlim(left=0)
     for axes in (rank_axes, solved_axes, loss_axes):
         axes.grid(alpha=0.3)
-    path = workdir / "learning_curve.png"
-    figure.savefig(path, dpi=120)
+    path, picture = workdir / "learning_curve.png", io.BytesIO()
+    figure.savefig(picture, dpi=120)
+    write(path, picture.getvalue())
     return path
 
 

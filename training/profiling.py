@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import jax
 
+from training.distributed import is_first
 from training.step import StepOutput, TrainState
 
 # The first steps load programs and fill caches.
@@ -24,7 +25,7 @@ def profiled(step: Step, folder: pathlib.Path, idle: int, count: int) -> Iterato
         idle: calls before the first that could be traced; a few more follow, to warm up.
         count: how many calls, 0 for none.
     """
-    if not count or jax.process_index():
+    if not count or not is_first():
         yield step
         return
     trace = _Trace(step, folder, idle + _WARM_STEPS, count)

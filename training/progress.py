@@ -4,7 +4,6 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-import jax
 import numpy as np
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -80,6 +79,11 @@ class Progress:
     def __exit__(self, *_exception: object) -> None:
         self._close()
 
+    def flush(self) -> None:
+        """Leaves on disk what the writers have taken."""
+        for writer in self._writers:
+            writer.flush()
+
     def update(
         self, metrics: dict[str, np.ndarray], best_ranks: dict[str, int | None], seconds: float
     ) -> None:
@@ -87,7 +91,7 @@ class Progress:
         self.latest = self._meter.measure(metrics, best_ranks, seconds)
         for writer in self._writers:
             writer.write(self.latest)
-        if not self._is_live and seconds >= self._next_line and not jax.process_index():
+        if not self._is_live and seconds >= self._next_line:
             self._next_line = seconds + _SECONDS_PER_LINE
             rows = self._essentials() + self._losses()
             print(", ".join(f"{name} {value}" for name, value in rows), flush=True)
@@ -149,7 +153,7 @@ class Progress:
 def _live(render: Callable[[], RenderableType], *, transient: bool) -> Iterator[bool]:
     """Shows what ``render`` returns, and whether there is a terminal to show it in."""
     console = Console()
-    if not console.is_interactive or jax.process_index():
+    if not console.is_interactive:
         yield False
         return
     with Live(get_renderable=render, console=console, transient=transient):

@@ -64,10 +64,12 @@ def claimed(workdir: Path, config: Config) -> Iterator[None]:
                 _remove_temporaries(workdir)
             text = json.dumps(dataclasses.asdict(config), indent=2) + "\n"
             write(workdir / _CONFIG, text.encode())
-        except OSError as error:
+        # The package for a kind of bucket may not be installed.
+        except (OSError, ImportError) as error:
+            reason = getattr(error, "strerror", None) or error
             raise ConfigError(
-                f"workdir is {workdir}, which cannot be used ({error.strerror or error}); name a "
-                "folder that can be written with --workdir"
+                f"workdir is {workdir}, which cannot be used ({reason}); name a folder that can be "
+                "written with --workdir"
             ) from None
         yield
 

@@ -1,4 +1,4 @@
-"""Where the lines of metrics go: metrics.jsonl, TensorBoard, Weights & Biases.
+"""Where the lines of metrics go: lines of JSON, TensorBoard, Weights & Biases.
 
 All of them may be opened again by a later session of the run: a run that was killed reported steps
 after its last checkpoint, which are made again.
@@ -12,12 +12,12 @@ import time
 import uuid
 from typing import IO, Protocol
 
-import jax
-
-from tensorgame.algorithms.formats.files import write_atomically
 from training.config import Config, ConfigError
+from training.distributed import is_first
+from training.storage import Path, is_bucket, read_lines, write
 
 _METRICS = "metrics.jsonl"
+_PARTS = "metrics"
 _TENSORBOARD = "tensorboard"
 # Seconds after which lines that wait in a buffer are on disk.
 _FLUSH_SECONDS = 10
@@ -40,11 +40,14 @@ class Writer(Protocol):
     def write(self, line: dict) -> None:
         """Takes the line of a step."""
 
+    def flush(self) -> None:
+        """Leaves on disk what it has taken, of steps that a checkpoint will hold."""
+
     def close(self) -> None:
-        """Leaves everything on disk."""
+        """Leaves everything on disk, and ends."""
 
 
-def make_writers(config: Config, workdir: pathlib.Path, wandb: str | None = None) -> list[Writer]:
+def make_writers(config: Config, workdir: Path, wandb: str | None = None) -> list[Writer]:
     """The writers of this process: those of process 0, as all processes know the same.
 
     Args:
@@ -55,10 +58,12 @@ def make_writers(config: Config, workdir: pathlib.Path, wandb: str | None = None
     Raises:
         ConfigError: ``wandb`` cannot be had.
     """
-    if jax.process_index():
+    if not is_first():
         return []
-    writers: list[Writer] = [JsonLines(workdir)]
-    if _is_installed("tensorboard"):
+    in_bucket = is_bucket(workdir)
+    writers: list[Writer] = [JsonParts(workdir) if in_bucket else JsonLines(workdir)]
+    # TensorBoard's package appends to its files.
+    if _is_installed("tensorboard") and not in_bucket:
         writers.append(TensorBoard(workdir))
     if wandb:
         writers.append(WeightsAndBiases(wandb, config, workdir))
@@ -76,14 +81,49 @@ class JsonLines:
     def begin(self, step: int) -> None:
         path = self._workdir / _METRICS
         kept = [line for line in read_metrics(self._workdir) if line["step"] <= step]
-        write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        write(path, _text(kept))
         self._file = path.open("a", buffering=1)
 
     def write(self, line: dict) -> None:
         self._file.write(json.dumps(line) + "\n")
 
+    def flush(self) -> None:
+        """Every line is on disk at once."""
+
     def close(self) -> None:
         self._file.close()
+
+
+class JsonParts:
+    """The same lines in a bucket, where nothing can be appended to: an object a flush.
+
+    They are called metrics/<first step>.jsonl.
+    """
+
+    def __init__(self, workdir: Path):
+        self._workdir = workdir
+        self._waiting: list[dict] = []
+
+    def begin(self, step: int) -> None:
+        for path in _parts(self._workdir):
+            lines = [json.loads(line) for line in read_lines(path)]
+            kept = [line for line in lines if line["step"] <= step]
+            if not kept:
+                path.unlink()
+            elif len(kept) < len(lines):
+                write(path, _text(kept))
+
+    def write(self, line: dict) -> None:
+        self._waiting.append(line)
+
+    def flush(self) -> None:
+        if self._waiting:
+            name = f"{self._waiting[0]['step']:012}.jsonl"
+            write(self._workdir / _PARTS / name, _text(self._waiting))
+            self._waiting = []
+
+    def close(self) -> None:
+        self.flush()
 
 
 class TensorBoard:
@@ -112,6 +152,9 @@ class TensorBoard:
         ]
         self._add(line["step"], summary=self._summary(value=values))
 
+    def flush(self) -> None:
+        self._file.flush()
+
     def close(self) -> None:
         self._file.close()
 
@@ -122,7 +165,7 @@ class TensorBoard:
 class WeightsAndBiases:
     """A run of a project at Weights & Biases; a later session goes on with the same one."""
 
-    def __init__(self, project: str, config: Config, workdir: pathlib.Path):
+    def __init__(self, project: str, config: Config, workdir: Path):
         """Opens it at once, so that what is wrong with it is known before anything is compiled.
 
         Raises:
@@ -137,14 +180,15 @@ class WeightsAndBiases:
 
         path = workdir / "wandb_id"
         if not path.exists():
-            write_atomically(path, uuid.uuid4().hex[:12].encode())
+            write(path, uuid.uuid4().hex[:12].encode())
         try:
             self._run = wandb.init(
                 project=project,
                 id=path.read_text(),
                 resume="allow",
                 name=workdir.name,
-                dir=str(workdir),
+                # Its own files are of use here only until they are sent.
+                dir=None if is_bucket(workdir) else str(workdir),
                 config=dataclasses.asdict(config),
             )
         except wandb.errors.Error as error:
@@ -159,6 +203,9 @@ class WeightsAndBiases:
 
     def write(self, line: dict) -> None:
         self._run.log(scalars(line), step=line["step"])
+
+    def flush(self) -> None:
+        """A process of its own sends what it is given."""
 
     def close(self) -> None:
         self._run.finish()
@@ -182,8 +229,16 @@ def scalars(line: dict) -> dict[str, float]:
     return {tag: value for tag, value in tags.items() if isinstance(value, int | float)}
 
 
-def read_metrics(workdir: pathlib.Path) -> list[dict]:
-    """The complete lines of metrics.jsonl, none if there is no such file."""
-    path = workdir / _METRICS
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+def read_metrics(workdir: Path) -> list[dict]:
+    """The complete lines that were written, none if there is no such file."""
+    paths = [workdir / _METRICS, *_parts(workdir)]
+    return [json.loads(line) for path in paths for line in read_lines(path)]
+
+
+def _parts(workdir: Path) -> list[Path]:
+    folder = workdir / _PARTS
+    return sorted(folder.iterdir()) if folder.exists() else []
+
+
+def _text(lines: list[dict]) -> bytes:
+    return "".join(json.dumps(line) + "\n" for line in lines).encode()

@@ -24,9 +24,10 @@ from training.best_games import (
     seen_in,
 )
 from training.config import Config, GameConfig, LearnerConfig
+from training.mesh import make_mesh
 from training.replay import empty_replay, sample_batch, spread
 from training.selfplay import new_episode
-from training.step import make_init, make_mesh
+from training.step import make_init
 
 SIZE, MOVES = 3, 2
 

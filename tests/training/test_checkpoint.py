@@ -15,7 +15,8 @@ import pytest
 from training import export
 from training.checkpoint import CheckpointError, Checkpoints
 from training.config import Config, ConfigError
-from training.step import make_init, make_mesh
+from training.mesh import make_mesh
+from training.step import make_init
 from training.workdir import claimed
 
 COUNTERS = {"step": 3, "seconds": 1.5}
@@ -76,6 +77,7 @@ from networks.network import NetworkConfig
 from search.config import SearchConfig
 from training.checkpoint import Checkpoints
 from training.config import *
+from training.mesh import *
 from training.step import *
 
 config = CONFIG

@@ -16,7 +16,8 @@ from training.config import (
     LearnerConfig,
     SelfPlayConfig,
 )
-from training.step import make_init, make_mesh, make_step
+from training.mesh import make_mesh
+from training.step import make_init, make_step
 
 RUNS = {
     "default": Config(),
@@ -66,7 +67,7 @@ def test_configurations_validate_and_trace(config):
     after, output = jax.eval_shape(make_step(config, mesh), before)
     assert after == before, "a step returns what it takes"
     count = len(config.targets)
-    assert output.found.actions.shape == (1, count, config.max_moves, 3, config.side)
+    assert output.found.actions.shape == (count, config.max_moves, 3, config.side)
     shapes = {"target_games": (count,), "target_solved": (count, config.max_moves + 1)}
     for name, metric in output.metrics.items():
         assert metric.shape == shapes.get(name, ())

@@ -11,7 +11,8 @@ import pytest
 from search.tree import Simulator, grow_tree
 from training.config import Config, ConfigError
 from training.memory import Budget, budget, check_memory, memory_limit
-from training.step import make_init, make_mesh
+from training.mesh import make_mesh
+from training.step import make_init
 
 
 def needed(config: Config, devices: int = 1) -> Budget:

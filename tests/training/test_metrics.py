@@ -4,7 +4,6 @@ import json
 import math
 import types
 
-import jax
 import numpy as np
 import pytest
 
@@ -14,7 +13,7 @@ from training.flops import Costs
 from training.metrics import COUNTERS, Meter, peak_memory
 from training.plotting import plot
 from training.progress import Progress
-from training.workdir import claim
+from training.workdir import claimed
 from training.writers import JsonLines, read_metrics
 
 TWO = Config(game=GameConfig(targets=("matmul:1,1,2", "complex"), max_moves=6), target_ranks=(2, 3))
@@ -122,17 +121,9 @@ def test_plain_lines_say_the_essentials(tmp_path, capsys):
     assert "tree depth" not in details, "it was not measured"
 
 
-def test_other_processes_show_nothing(capsys, monkeypatch):
-    monkeypatch.setattr(jax, "process_index", lambda: 1)
-    with Progress(TWO, COUNTERS, 60.0, COSTS, []) as progress:
-        progress.update(step_metrics(), {"matmul:1,1,2": 2, "complex": None}, 1.0)
-    assert progress.counters["step"] == 1
-    assert capsys.readouterr().out == ""
-
-
 def test_the_curve_of_several_targets(tmp_path):
-    claim(tmp_path, TWO)
-    assert plot(tmp_path) is None
+    with claimed(tmp_path, TWO):
+        assert plot(tmp_path) is None
     meter, writer = Meter(TWO, COUNTERS, COSTS), JsonLines(tmp_path)
     writer.begin(0)
     for second in range(1, 30):

@@ -4,6 +4,7 @@ import importlib.util
 import sys
 import types
 
+import jax
 import pytest
 
 from training import writers as writers_module
@@ -42,7 +43,7 @@ def test_scalars_have_tags_in_groups():
 
 def test_only_process_0_writes(tmp_path, monkeypatch):
     assert any(isinstance(writer, JsonLines) for writer in make_writers(Config(), tmp_path))
-    monkeypatch.setattr(writers_module.jax, "process_index", lambda: 1)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
     assert make_writers(Config(), tmp_path, "project") == []
 
 
