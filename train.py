@@ -23,6 +23,7 @@ import jax
 import tyro
 
 from training import storage
+from training.agents import Agent, have_reached, open_agents, table
 from training.checkpoint import Checkpoints
 from training.config import Config, ConfigError, check_types
 from training.distributed import (
@@ -42,7 +43,7 @@ from training.metrics import COUNTERS
 from training.plotting import plot
 from training.profiling import Step, profiled
 from training.progress import Progress, waiting
-from training.records import IncorrectRecordError, Records
+from training.records import IncorrectRecordError
 from training.step import TrainState, make_init, make_step
 from training.workdir import claimed, default_workdir
 from training.writers import Writer, make_writers
@@ -117,15 +118,15 @@ class _Run(NamedTuple):
     Attributes:
         config: its configuration.
         books: where this process keeps all but the checkpoints.
-        records: what was found.
-        writers: of metrics.
+        agents: with what they have found.
+        writers: of the metrics of each agent.
         checkpoints: those of all processes, in the work folder.
     """
 
     config: Config
     books: storage.Path
-    records: Records
-    writers: Sequence[Writer]
+    agents: Sequence[Agent]
+    writers: Sequence[Sequence[Writer]]
     checkpoints: Checkpoints
 
 
@@ -138,15 +139,17 @@ def _open(arguments: Arguments, workdir: storage.Path, books: storage.Path, bega
     with contextlib.ExitStack() as stack:
         together(lambda: stack.enter_context(claimed(books, config)))
         together(lambda: check_shared(workdir))
-        records = together(lambda: Records(config, books))
-        if from_first(records.reached):
+        agents = together(lambda: open_agents(config, books))
+        if from_first(have_reached(agents)):
             print("All that is wanted was found earlier.\n")
             if is_first():
-                _report(records)
+                _report(agents)
             return 0
-        writers = together(lambda: make_writers(config, books, arguments.wandb))
+        writers = together(
+            lambda: [make_writers(one.config, one.folder, arguments.wandb) for one in agents]
+        )
         checkpoints = stack.enter_context(Checkpoints(workdir))
-        run = _Run(config, books, records, writers, checkpoints)
+        run = _Run(config, books, agents, writers, checkpoints)
         return from_first(_train(run, arguments.profile, began))
 
 
@@ -183,45 +186,47 @@ def load_config(path: pathlib.Path) -> Config:
 
 
 def _train(run: _Run, profile: int, began: float) -> int:
-    """Trains until the rank is found or the budget used; returns the exit status."""
-    config, books, checkpoints = run.config, run.books, run.checkpoints
+    """Trains until the ranks are found or the budget used; returns the exit status."""
     compiling = time.monotonic()
-    step, state, counters = _prepare(config, checkpoints)
+    step, state, counters = _prepare(run.config, run.checkpoints)
     compiling = round(time.monotonic() - compiling, 3)
-    print(f"compiled in {compiling:.1f} s; at step {counters['step']} in {books}", flush=True)
-    began -= counters["seconds"]
-    limit = counters["seconds"] + 60 * config.max_minutes
-    counters = {**counters, "compile_seconds": counters["compile_seconds"] + compiling}
+    made, seconds = counters[0]["step"], counters[0]["seconds"]
+    print(f"compiled in {compiling:.1f} s; at step {made} in {run.books}", flush=True)
+    began -= seconds
+    limit = seconds + 60 * run.config.max_minutes
+    counters = [{**its, "compile_seconds": its["compile_seconds"] + compiling} for its in counters]
+    loop = Loop(
+        config=run.config,
+        agents=run.agents,
+        step=step,
+        progress=Progress(run.config, counters, limit, costs_of(run.config), run.writers),
+        checkpoints=run.checkpoints,
+        clock=lambda: time.monotonic() - began,
+        limit=limit,
+    )
     # A profile of steps that do not play yet would not tell much.
-    idle = max(0, config.learner.demonstration_steps - counters["step"])
+    idle = max(0, run.config.learner.demonstration_steps - made)
     try:
-        with profiled(step, books / "profile", idle, profile) as traced:
-            loop = Loop(
-                config=config,
-                workdir=books,
-                step=traced,
-                records=run.records,
-                progress=Progress(config, counters, limit, costs_of(config), run.writers),
-                checkpoints=checkpoints,
-                clock=lambda: time.monotonic() - began,
-                limit=limit,
-            )
-            stopped_by = loop.run(state)
-        status = _conclude(config, run.records, stopped_by)
+        with profiled(step, run.books / "profile", idle, profile) as traced:
+            stopped_by = dataclasses.replace(loop, step=traced).run(state)
+        status = _conclude(run.config, run.agents, stopped_by)
     except DivergenceError as error:
         print(
-            f"error: {error}; the last checkpoint is of step {checkpoints.latest} in "
-            f"{checkpoints.folder}, a lower learner.learning_rate may help",
+            f"error: {error}; the last checkpoint is of step {run.checkpoints.latest} in "
+            f"{run.checkpoints.folder}, a lower learner.learning_rate may help",
             file=sys.stderr,
         )
         status = 1
-    if curve := plot(books):
-        print(f"learning curve: {curve}")
+    for agent in run.agents:
+        if curve := plot(agent.config, agent.folder):
+            print(f"learning curve: {curve}")
     return status
 
 
-def _prepare(config: Config, checkpoints: Checkpoints) -> tuple[Step, TrainState, dict[str, float]]:
-    """The compiled step, the state to go on from, and its counters."""
+def _prepare(
+    config: Config, checkpoints: Checkpoints
+) -> tuple[Step, TrainState, list[dict[str, float]]]:
+    """The compiled step, the state to go on from, and the counters of each agent."""
     mesh = make_mesh(config)
     init = make_init(config, mesh)
     shapes = jax.eval_shape(init, config.seed)
@@ -232,7 +237,8 @@ def _prepare(config: Config, checkpoints: Checkpoints) -> tuple[Step, TrainState
         restored = checkpoints.restore(shapes)
         state = init(config.seed) if restored is None else restored.state
         step = compiled.result()
-    return step, state, COUNTERS if restored is None else {**COUNTERS, **restored.counters}
+    counters = [{}] * config.num_seeds if restored is None else restored.counters["agents"]
+    return step, state, [{**COUNTERS, **its} for its in counters]
 
 
 def _tell_memory(config: Config, shapes: TrainState, mesh: jax.sharding.Mesh) -> None:
@@ -242,25 +248,33 @@ def _tell_memory(config: Config, shapes: TrainState, mesh: jax.sharding.Mesh) ->
     check_memory(config, needed, limit, mesh.size)
 
 
-def _conclude(config: Config, records: Records, stopped_by: int) -> int:
+def _conclude(config: Config, agents: Sequence[Agent], stopped_by: int) -> int:
     """Says how the run ended; returns the exit status."""
-    if records.reached:
+    if have_reached(agents):
         print()
-        _report(records)
+        _report(agents)
         return 0
     reason = "stopped by a signal" if stopped_by else f"{config.max_minutes:g} minutes are used up"
-    for each in records.each:
-        found = "no algorithm yet"
-        if each.best is not None:
-            found = f"the best so far has {each.best.rank} products ({each.folder}/best.txt)"
-        print(f"{reason}; {each.target.name}, wanted with rank {each.wanted}: {found}")
+    if len(agents) > 1:
+        reached = sum(agent.records.reached for agent in agents)
+        print(f"{reason}; {reached} of {len(agents)} agents have found what is wanted:\n")
+        print(f"{table(agents)}\n")
+    else:
+        for each in agents[0].records.each:
+            found = "no algorithm yet"
+            if each.best is not None:
+                found = f"the best so far has {each.best.rank} products ({each.folder}/best.txt)"
+            print(f"{reason}; {each.target.name}, wanted with rank {each.wanted}: {found}")
     print("the same command goes on from here")
     return 128 + stopped_by if stopped_by else 1
 
 
-def _report(records: Records) -> None:
-    """Prints the best algorithms with their proofs and origins."""
-    for each in records.each:
+def _report(agents: Sequence[Agent]) -> None:
+    """Prints the best algorithms with their proofs and origins; of several agents a table."""
+    if len(agents) > 1:
+        print(table(agents))
+        return
+    for each in agents[0].records.each:
         found, origin = each.best, each.provenance
         print(f"{found.summary()}\n\n{found.equations()}\n\n{found.check()}")
         if each.distinct > 1:

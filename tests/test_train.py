@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import pathlib
+import re
 import signal
 
 import jax
@@ -22,7 +23,7 @@ from training.records import IncorrectRecordError, Records, TargetRecords
 from training.selfplay import Found
 from training.step import StepOutput
 from training.workdir import claimed, default_workdir, fingerprint, read_config
-from training.writers import read_metrics
+from training.writers import make_writers, read_metrics
 
 # Products as (entries of A, entries of B, entries of C) in the order 11 12 21 22.
 STRASSEN = ["1001 1001 1001", "0011 1000 0011", "1000 0101 0101", "0001 1010 1010"]
@@ -86,12 +87,26 @@ def scripted_step(config: Config, script: dict, loss: dict):
         )
         return {**state, "step": number, "key": jax.random.fold_in(state["key"], number)}, output
 
-    return jax.jit(step, donate_argnums=0)
+    return step
+
+
+def scripted_agents(config: Config, scripts: list[dict]):
+    """The scripted steps of several agents as one."""
+    steps = [scripted_step(config, script, {}) for script in scripts]
+
+    def step(state):
+        outputs = [each(state)[1] for each in steps]
+        return steps[0](state)[0], jax.tree.map(lambda *x: jnp.stack(x), *outputs)
+
+    return step
 
 
 @pytest.fixture
 def play(monkeypatch):
-    """``play({5: products}, {7: nan})`` replaces the training step by a scripted one."""
+    """``play({5: products}, {7: nan})`` replaces the training step by a scripted one.
+
+    A list of scripts is for several agents.
+    """
 
     def make_init(config, _mesh):
         def init(_seed):
@@ -108,11 +123,17 @@ def play(monkeypatch):
     def install(script=None, loss=None):
         monkeypatch.setattr(train, "_tell_memory", lambda *_: None)
         monkeypatch.setattr(train, "make_init", make_init)
-        monkeypatch.setattr(
-            train,
-            "make_step",
-            lambda config, _mesh: scripted_step(config, script or {}, loss or {}),
-        )
+
+        def make_step(config, _mesh):
+            several = isinstance(script, list)
+            step = (
+                scripted_agents(config, script)
+                if several
+                else scripted_step(config, script or {}, loss or {})
+            )
+            return jax.jit(step, donate_argnums=0)
+
+        monkeypatch.setattr(train, "make_step", make_step)
 
     return install
 
@@ -124,7 +145,7 @@ def signal_after(step: int, number: int = signal.SIGINT):
 
     def update_then_stop(self, *arguments):
         update(self, *arguments)
-        if self.counters["step"] == step:
+        if self.step == step:
             signal.raise_signal(number)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -448,7 +469,7 @@ def bucket(tmp_path):
     def at(original, path, *rest, **options):
         return original(there(path), *rest, **options)
 
-    same = dict.fromkeys(("exists", "isdir", "listdir", "makedirs", "mkdir"), at)
+    same = dict.fromkeys(("exists", "isdir", "listdir", "makedirs", "mkdir", "remove"), at)
     with epath.testing.mock_epath(open=open_whole, rename=refuse, replace=refuse, **same):
         yield storage.parse("gs://bucket/run")
 
@@ -464,6 +485,20 @@ def test_records_in_a_bucket(bucket, tmp_path):
     assert formats.load(tmp_path / "bucket" / "run" / "best.npz").rank == 7
     with pytest.raises(ConfigError, match="gs://bucket/run, which belongs to another run"):
         claimed(bucket, Config(seed=1)).__enter__()
+
+
+def test_metrics_in_a_bucket(bucket):
+    with claimed(bucket, Config()):
+        for begin, steps in ((0, (1, 2, 3, 4)), (3, (4, 5))):
+            (writer,) = make_writers(Config(), bucket)
+            writer.begin(begin)
+            for step in steps:
+                writer.write({"step": step, "begin": begin})
+                if step % 2 == 0:
+                    writer.flush()
+            writer.close()
+    expected = [(1, 0), (2, 0), (3, 0), (4, 3), (5, 3)]
+    assert [(line["step"], line["begin"]) for line in read_metrics(bucket)] == expected
 
 
 def test_a_false_solution_is_loud(tmp_path):
@@ -547,6 +582,33 @@ def test_a_stopped_run_goes_on_where_it_was(number, status, play, capsys):
     assert metrics[29]["best_ranks"] == {"matmul:2,2,2": 7}
     seconds = [line["seconds"] for line in metrics]
     assert seconds == sorted(seconds)
+
+
+def test_agents_are_reported_each_and_all_have_to_succeed(play, capsys):
+    play([{3: SCHOOLBOOK, 9: STRASSEN}, {5: SCHOOLBOOK, 30: STRASSEN}, {2: STRASSEN}])
+    argv = ["--seed", "4", "--num-seeds", "3", "--workdir", "work"]
+    with signal_after(12):
+        assert train.main(argv) == 130
+    out = capsys.readouterr().out
+    assert "seed 4: matmul:2,2,2 with 7 products" in out
+    assert "2 of 3 agents have found what is wanted" in out
+    assert re.search(r"^ +5  matmul:2,2,2 +8 +7 +5 .*seed-5/best.txt$", out, re.MULTILINE)
+
+    assert train.main(argv) == 0
+    out = capsys.readouterr().out
+    assert "at step 13 in work" in out
+    for seed, step in ((4, 9), (5, 30), (6, 2)):
+        folder = pathlib.Path("work", f"seed-{seed}")
+        assert formats.load(folder / "best.npz").rank == 7
+        assert re.search(rf"^ +{seed}  matmul:2,2,2 +7 +7 +{step} ", out, re.MULTILINE)
+        found = lines(folder / "records.jsonl")
+        assert {line["seed"] for line in found} == {seed}
+        told = read_metrics(folder)
+        assert [line["step"] for line in told] == list(range(1, len(told) + 1))
+        assert {line["seed"] for line in told} == {seed}
+        assert (folder / "learning_curve.png").exists()
+    assert train.main(argv) == 0
+    assert "found earlier" in capsys.readouterr().out
 
 
 def test_a_notice_of_preemption_saves_first(play, monkeypatch):

@@ -134,7 +134,8 @@ class Config:
     seed: int = 0
     """Seed of all randomness."""
     num_seeds: int = 1
-    """Independent agents in one program, with this and the following seeds."""
+    """Independent agents that one program trains, with this and the following seeds. The run
+    succeeds when each of them has found what is wanted."""
     devices: int = 0
     """Devices to run on, those of all processes together, 0 for all; but for the rounding of sums
     results do not depend on it."""
@@ -146,6 +147,12 @@ class Config:
     """The run gives up after this much wall time, compilation included."""
     checkpoint_minutes: float = 1.0
     """Wall time between two checkpoints; what came after the last one is lost with the process."""
+
+    @property
+    def agents(self) -> tuple["Config", ...]:
+        """For each of its agents, the configuration of a run of that agent alone."""
+        seeds = range(self.seed, self.seed + self.num_seeds)
+        return tuple(dataclasses.replace(self, seed=seed, num_seeds=1) for seed in seeds)
 
     # Derived objects -----------------------------------------------------------------------------
 

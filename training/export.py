@@ -26,13 +26,16 @@ from training.workdir import config_from_json, read_config
 _CONFIG = "config"
 
 
-def export(workdir: str | os.PathLike[str], path: str | os.PathLike[str]) -> int:
+def export(
+    workdir: str | os.PathLike[str], path: str | os.PathLike[str], seed: int | None = None
+) -> int:
     """Writes the parameters of the newest checkpoint that can be read; returns its step.
 
-    The run may be going on.
+    The run may be going on. Of several agents ``seed`` names one.
 
     Raises:
-        ConfigError: the folder holds no run, or no checkpoint that can be read.
+        ConfigError: the folder holds no run, no agent of that seed, or no checkpoint that can be
+            read.
         OSError: the file cannot be written.
     """
     folder = storage.parse(workdir)
@@ -43,13 +46,29 @@ def export(workdir: str | os.PathLike[str], path: str | os.PathLike[str]) -> int
     # One device is enough, whatever number the run has.
     alone = dataclasses.replace(config, devices=1)
     shapes = jax.eval_shape(make_init(alone, make_mesh(alone)), config.seed)
+    agent = _choose(config, folder, seed)
     step, params = restore_params(folder, shapes.params)
+    if config.num_seeds > 1:
+        params = jax.tree.map(lambda x: x[agent.seed - config.seed], params)
     arrays = flatten_dict(jax.device_get(params), sep="/")
-    text = json.dumps(dataclasses.asdict(config))
+    text = json.dumps(dataclasses.asdict(agent))
     buffer = io.BytesIO()
     np.savez(buffer, **arrays, **{_CONFIG: np.array(text)})
     storage.write(storage.parse(path), buffer.getvalue())
     return step
+
+
+def _choose(config: Config, folder: storage.Path, seed: int | None) -> Config:
+    """The configuration of the agent with this seed, or of the only one."""
+    agents = {one.seed: one for one in config.agents}
+    if seed is None and len(agents) == 1:
+        return config.agents[0]
+    if seed not in agents:
+        raise ConfigError(
+            f"--seed is {seed}, but the agents of {folder} have the seeds "
+            f"{', '.join(map(str, agents))}; name one of them"
+        )
+    return agents[seed]
 
 
 def load(path: str | os.PathLike[str]) -> tuple[Config, dict]:
@@ -78,13 +97,15 @@ class Arguments:
     """The work folder of a run."""
     path: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FILE")]
     """The file to write; one that is there is replaced."""
+    seed: Annotated[int | None, tyro.conf.arg(metavar="SEED")] = None
+    """Which of several agents (num_seeds)."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line ``argv``; returns the exit status."""
     arguments = tyro.cli(Arguments, prog="python -m training.export", args=argv)
     try:
-        step = export(arguments.workdir, arguments.path)
+        step = export(arguments.workdir, arguments.path, arguments.seed)
     except (ConfigError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -2,20 +2,19 @@
 
 import dataclasses
 import math
-import pathlib
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 import jax
 
+from training.agents import Agent, have_reached
 from training.checkpoint import CheckpointError, Checkpoints
 from training.config import Config
 from training.diagnosis import write_diagnosis
 from training.distributed import Agreement, Wishes
 from training.progress import Progress
-from training.records import Records
 from training.step import Found, StepOutput, TrainState
 
 
@@ -28,15 +27,18 @@ class Loop:
     """Makes steps, keeps what they find and writes checkpoints.
 
     Attributes:
+        config: the run's.
+        agents: those that the step trains.
         step: the compiled training step.
+        progress: tells of each step.
+        checkpoints: of the state and of what ``progress`` counts.
         clock: seconds since the run began, over all its sessions.
         limit: the seconds at which it gives up.
     """
 
     config: Config
-    workdir: pathlib.Path
+    agents: Sequence[Agent]
     step: Callable[[TrainState], tuple[TrainState, StepOutput]]
-    records: Records
     progress: Progress
     checkpoints: Checkpoints
     clock: Callable[[], float]
@@ -81,18 +83,18 @@ class Loop:
     def _wishes(self, interrupts: "_Interrupts", pending: int, saved: float) -> Wishes:
         """What this process wants after so many steps that are not handled yet."""
         now = self.clock()
-        if self.checkpoints.preempted(self.progress.counters["step"] + pending):
+        if self.checkpoints.preempted(self.progress.step + pending):
             interrupts.number = signal.SIGTERM
         return Wishes(
             signal=interrupts.number,
-            over=self.records.reached or now >= self.limit,
+            over=have_reached(self.agents) or now >= self.limit,
             saving=now - saved >= 60 * self.config.checkpoint_minutes,
         )
 
     def _save(self, state: TrainState) -> None:
-        counters = self.progress.counters
         self.progress.flush()
-        self.checkpoints.save(counters["step"], state, counters)
+        counters = {"agents": self.progress.counters}
+        self.checkpoints.save(self.progress.step, state, counters)
 
     def _try_to_save(self, state: TrainState) -> None:
         """Begins to write a checkpoint; a disk that is full now may have room a minute later."""
@@ -103,35 +105,56 @@ class Loop:
 
     def _handle(self, output: StepOutput, newest: TrainState, steps_made: int) -> None:
         """Waits for the output of a step, keeps what was found, and tells of it."""
-        metrics, found = jax.device_get(output)
+        outputs = _of_each(jax.device_get(output), len(self.agents))
         seconds = self.clock()
-        self._keep(found, seconds)
-        self.progress.update(metrics, self.records.best_ranks, seconds)
-        for name, value in metrics.items():
-            if name.endswith(("_loss", "_norm")) and not math.isfinite(value):
-                reason = f"{name} became {value} at step {self.progress.counters['step']}"
-                latest = self.checkpoints.latest
-                checkpoint = None if latest is None else f"{self.checkpoints.folder}/{latest}"
-                self.progress.flush()
-                path = write_diagnosis(self.workdir, reason, newest, steps_made, checkpoint)
-                raise DivergenceError(f"{reason}, see {path}")
+        for agent, one in zip(self.agents, outputs, strict=True):
+            self._keep(agent, one.found, seconds)
+        metrics = [one.metrics for one in outputs]
+        self.progress.update(metrics, [a.records.best_ranks for a in self.agents], seconds)
+        for agent, one in zip(self.agents, metrics, strict=True):
+            for name, value in one.items():
+                if name.endswith(("_loss", "_norm")) and not math.isfinite(value):
+                    self._give_up(agent, f"{name} became {value}", newest, steps_made)
 
-    def _keep(self, found: Found, seconds: float) -> None:
-        """Offers the solved games of a step to the records."""
-        counters = self.progress.counters
+    def _keep(self, agent: Agent, found: Found, seconds: float) -> None:
+        """Offers the solved games of a step to the agent's records."""
         for records, count, factors in zip(
-            self.records.each, found.moves, found.actions, strict=True
+            agent.records.each, found.moves, found.actions, strict=True
         ):
             if count > self.config.max_moves:
                 continue
             best = records.offer(
                 factors[:count],
-                step=counters["step"] + 1,
+                step=self.progress.step + 1,
                 seconds=round(seconds, 3),
-                compile_seconds=counters["compile_seconds"],
+                compile_seconds=self.progress.compile_seconds,
             )
             if best is not None:
-                print(f"{best.summary()} after {seconds:.1f} s", flush=True)
+                print(f"{self._named(agent)}{best.summary()} after {seconds:.1f} s", flush=True)
+
+    def _give_up(self, agent: Agent, what: str, newest: TrainState, steps_made: int) -> None:
+        """Leaves a diagnosis of an agent that diverged.
+
+        Raises:
+            DivergenceError: always.
+        """
+        reason = f"{self._named(agent)}{what} at step {self.progress.step}"
+        latest = self.checkpoints.latest
+        checkpoint = None if latest is None else f"{self.checkpoints.folder}/{latest}"
+        self.progress.flush()
+        path = write_diagnosis(agent.folder, reason, newest, steps_made, checkpoint)
+        raise DivergenceError(f"{reason}, see {path}")
+
+    def _named(self, agent: Agent) -> str:
+        """Says of which agent something is, if there are others."""
+        return f"seed {agent.config.seed}: " if len(self.agents) > 1 else ""
+
+
+def _of_each(output: StepOutput, agents: int) -> list[StepOutput]:
+    """The output of a step for each of its agents."""
+    if agents == 1:
+        return [output]
+    return [jax.tree.map(lambda x, i=index: x[i], output) for index in range(agents)]
 
 
 class _Interrupts:

@@ -43,7 +43,7 @@ def budget(config: Config, state: TrainState, devices: int) -> Budget:
 
     The activations of the network are not counted: only the compiler knows what it keeps of them.
     """
-    tree = config.selfplay.num_games * _tree_bytes(config, state)
+    tree = config.num_seeds * config.selfplay.num_games * _tree_bytes(config, state)
     return Budget(
         network=_bytes((state.params, state.optimizer)),
         games=_bytes(state.episodes) // devices,
@@ -93,13 +93,16 @@ def memory_limit(devices: Sequence[jax.Device]) -> int | None:
 
 
 def _tree_bytes(config: Config, state: TrainState) -> int:
-    """Of the tree of one game: mctx keeps six numbers for each slot of a node and five a node."""
+    """Of the tree of one game: mctx keeps six numbers for each slot of a node and five a node.
+
+    `search.growth` keeps the depth of a node besides.
+    """
     search, rules = config.search, state.episodes.state
     slots = search.num_actions + search.unsampled_mass
-    position = _bytes(rules) // config.selfplay.num_games
+    position = _bytes(rules) // (config.selfplay.num_games * config.num_seeds)
     tokens = 4 * search.num_actions * config.action_space.num_tokens
-    key = _bytes(jax.eval_shape(jax.random.key_data, state.key))
-    return (search.num_simulations + 1) * (24 * slots + 20 + position + tokens + key)
+    key = _bytes(jax.eval_shape(jax.random.key_data, state.key)) // config.num_seeds
+    return (search.num_simulations + 1) * (24 * slots + 24 + position + tokens + key)
 
 
 def _allowed_games(config: Config, devices: int, most: int) -> int:

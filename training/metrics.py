@@ -3,6 +3,7 @@
 import collections
 import math
 import sys
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -23,6 +24,8 @@ COUNTERS = {
 }
 _COUNTED = ("games", "solved", "moves", "evaluations", "flops")
 _WINDOW_SECONDS = 10.0
+# Numbers of a line that add up over agents, as do totals and rates.
+_ADD_UP = (*_COUNTED, "share_of_peak")
 
 
 class Meter:
@@ -35,6 +38,7 @@ class Meter:
     def __init__(self, config: Config, counters: dict[str, float], costs: Costs):
         """Goes on from ``counters``, which may lack new ones."""
         self.counters = {**COUNTERS, **counters}
+        self._seed = config.seed
         self._names = [target.name for target in config.targets]
         self._costs = costs
         # (games, solved games) of each target in this session.
@@ -67,6 +71,7 @@ class Meter:
         games, solved = metrics["target_games"], metrics["target_solved"]
         self._by_target = self._by_target + np.stack([games, solved.sum(axis=1)])
         return {
+            "seed": self._seed,
             **self.counters,
             **self._recent(),
             # JSON knows no infinity, and a float32 no more digits.
@@ -103,6 +108,19 @@ class Meter:
                 for name, part, whole in zip(self._names, solved, games, strict=True)
             },
         }
+
+
+def summed(lines: Sequence[dict]) -> dict:
+    """One line of several agents: sums of what they count, means of what else differs."""
+    if len(lines) == 1:
+        return lines[0]
+    line = {}
+    for name in lines[0]:
+        numbers = [x for each in lines if isinstance(x := each.get(name), int | float)]
+        adds_up = name in _ADD_UP or name.startswith("total_") or name.endswith("_per_second")
+        if numbers:
+            line[name] = sum(numbers) if adds_up else sum(numbers) / len(numbers)
+    return line
 
 
 def peak_memory() -> int | None:

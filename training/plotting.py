@@ -11,7 +11,6 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from training.config import Config
 from training.progress import title
 from training.storage import Path, write
-from training.workdir import read_config
 from training.writers import read_metrics
 
 _BINS = 120
@@ -19,9 +18,9 @@ _BINS = 120
 _BINS_PER_TARGET = 40
 
 
-def plot(workdir: Path) -> Path | None:
-    """Draws learning_curve.png from metrics.jsonl; None while there are no steps."""
-    config, lines = read_config(workdir), read_metrics(workdir)
+def plot(config: Config, folder: Path) -> Path | None:
+    """Draws learning_curve.png of an agent from its metrics; None while there are no steps."""
+    lines = read_metrics(folder)
     if not lines:
         return None
     figure = Figure(figsize=(8, 9), layout="constrained")
@@ -49,7 +48,7 @@ def plot(workdir: Path) -> Path | None:
     loss_axes.set_xlim(left=0)
     for axes in (rank_axes, solved_axes, loss_axes):
         axes.grid(alpha=0.3)
-    path, picture = workdir / "learning_curve.png", io.BytesIO()
+    path, picture = folder / "learning_curve.png", io.BytesIO()
     figure.savefig(picture, dpi=120)
     write(path, picture.getvalue())
     return path

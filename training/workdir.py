@@ -36,7 +36,9 @@ def default_workdir(config: Config) -> pathlib.Path:
     """runs/matmul-2-2-2-z2-seed0-<fingerprint>, so that the same command finds its own run."""
     first, *others = map(slug, config.game.targets)
     target = f"{first}-and-{len(others)}-more" if others else first
-    name = f"{target}-{config.game.ring}-seed{config.seed}-{fingerprint(config)}"
+    last = config.seed + config.num_seeds - 1
+    seeds = f"seed{config.seed}" if config.num_seeds == 1 else f"seeds{config.seed}-{last}"
+    name = f"{target}-{config.game.ring}-{seeds}-{fingerprint(config)}"
     return pathlib.Path("runs", name)
 
 

@@ -105,6 +105,7 @@ class JsonParts:
         self._waiting: list[dict] = []
 
     def begin(self, step: int) -> None:
+        (self._workdir / _PARTS).mkdir(exist_ok=True)
         for path in _parts(self._workdir):
             lines = [json.loads(line) for line in read_lines(path)]
             kept = [line for line in lines if line["step"] <= step]
@@ -186,7 +187,9 @@ class WeightsAndBiases:
                 project=project,
                 id=path.read_text(),
                 resume="allow",
-                name=workdir.name,
+                name=f"{workdir.parent.name}/{workdir.name}",
+                # Several agents have a run each.
+                reinit="create_new",
                 # Its own files are of use here only until they are sent.
                 dir=None if is_bucket(workdir) else str(workdir),
                 config=dataclasses.asdict(config),

@@ -68,7 +68,14 @@ def test_the_tree_is_the_one_that_the_search_grows(tiny, random_params):
     tree = jax.eval_shape(grow, jax.random.split(key(), tiny.selfplay.num_games))
     found = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
     masks = tree.root_invalid_actions
-    assert needed(tiny).tree == found - masks.size * masks.dtype.itemsize
+    # Depths of nodes are kept beside the tree, as int32.
+    found += 4 * tree.node_visits.size - masks.size * masks.dtype.itemsize
+    assert needed(tiny).tree == found
+
+
+def test_several_agents_need_as_much_each(tiny):
+    one, three = needed(tiny), needed(dataclasses.replace(tiny, num_seeds=3))
+    assert three == tuple(3 * part for part in one)
 
 
 def test_what_is_shared_out_shrinks_with_the_devices(tiny):

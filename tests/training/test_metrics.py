@@ -1,5 +1,6 @@
 """What the host counts of each step, and what is shown of it."""
 
+import dataclasses
 import json
 import math
 import types
@@ -12,8 +13,7 @@ from training.config import Config, GameConfig
 from training.flops import Costs
 from training.metrics import COUNTERS, Meter, peak_memory
 from training.plotting import plot
-from training.progress import Progress
-from training.workdir import claimed
+from training.progress import Progress, _details
 from training.writers import JsonLines, read_metrics
 
 TWO = Config(game=GameConfig(targets=("matmul:1,1,2", "complex"), max_moves=6), target_ranks=(2, 3))
@@ -99,10 +99,10 @@ def test_the_peak_of_memory_is_the_fullest_device(monkeypatch):
 
 def test_plain_lines_say_the_essentials(tmp_path, capsys):
     writer = JsonLines(tmp_path)
-    with Progress(TWO, COUNTERS, 60.0, COSTS, [writer]) as progress:
+    with Progress(TWO, [COUNTERS], 60.0, COSTS, [[writer]]) as progress:
         for second in (1.0, 12.0):
             best = {"matmul:1,1,2": 2, "complex": None}
-            progress.update(step_metrics(replay_age=3.0), best, second)
+            progress.update([step_metrics(replay_age=3.0)], [best], second)
     line = capsys.readouterr().out.splitlines()[-1]
     for words in (
         "time 0:12 of 1:00",
@@ -115,19 +115,35 @@ def test_plain_lines_say_the_essentials(tmp_path, capsys):
     ):
         assert words in line
     assert len(read_metrics(tmp_path)) == 2
-    details = dict(progress._details())
+    details = dict(_details(progress._latest[0]))
     assert details["replay age"] == "3"
     assert details["memory"].endswith("GiB at most")
     assert "tree depth" not in details, "it was not measured"
 
 
+def test_several_agents_are_shown_together_and_written_apart(tmp_path, capsys):
+    config = dataclasses.replace(TWO, seed=4, num_seeds=2)
+    folders = [tmp_path / name for name in ("one", "other")]
+    for folder in folders:
+        folder.mkdir()
+    writers = [[JsonLines(folder)] for folder in folders]
+    with Progress(config, [COUNTERS] * 2, 60.0, COSTS, writers) as progress:
+        metrics = [step_metrics(policy_loss=1.0), step_metrics(games=(6, 4), policy_loss=2.0)]
+        best = [{"matmul:1,1,2": 2, "complex": None}, {"matmul:1,1,2": 3, "complex": 4}]
+        progress.update(metrics, best, 1.0)
+    out = capsys.readouterr().out
+    for words in ("games 14", "best matmul:1,1,2 2 3", "best complex - 4", "policy loss 1.5"):
+        assert words in out
+    lines = [read_metrics(folder)[0] for folder in folders]
+    assert [(line["seed"], line["policy_loss"]) for line in lines] == [(4, 1.0), (5, 2.0)]
+
+
 def test_the_curve_of_several_targets(tmp_path):
-    with claimed(tmp_path, TWO):
-        assert plot(tmp_path) is None
+    assert plot(TWO, tmp_path) is None
     meter, writer = Meter(TWO, COUNTERS, COSTS), JsonLines(tmp_path)
     writer.begin(0)
     for second in range(1, 30):
         line = meter.measure(step_metrics(), {"matmul:1,1,2": 2, "complex": None}, float(second))
         writer.write(line)
     writer.close()
-    assert plot(tmp_path).stat().st_size > 10_000
+    assert plot(TWO, tmp_path).stat().st_size > 10_000
