@@ -79,16 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = _parse(argv)
         start(arguments.distributed)
         arguments.run.validate()
-        if arguments.profile < 0:
-            raise ConfigError(
-                f"--profile is {arguments.profile}; it must be a number of steps, 0 for none"
-            )
         workdir = storage.parse(arguments.workdir or default_workdir(arguments.run))
-        if arguments.profile and storage.is_bucket(workdir):
-            raise ConfigError(
-                f"--profile is {arguments.profile}, but traces are written to local folders, and "
-                f"--workdir is {workdir}; profile a run in another folder"
-            )
+        _check_profile(arguments.profile, workdir)
         with voice(workdir) as books:
             return _open(arguments, workdir, books, began)
     except ConfigError as error:
@@ -103,6 +95,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 3
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+
+
+def _check_profile(steps: int, workdir: storage.Path) -> None:
+    if steps < 0:
+        raise ConfigError(f"--profile is {steps}; it must be a number of steps, 0 for none")
+    if steps and storage.is_bucket(workdir):
+        raise ConfigError(
+            f"--profile is {steps}, but traces are written to local folders, and --workdir is "
+            f"{workdir}; profile a run in another folder"
+        )
 
 
 def _reason(error: OSError) -> str:

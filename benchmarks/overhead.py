@@ -24,14 +24,17 @@ import jax
 import tyro
 from reporting import commit, cpu_name, report
 
+from training.agents import open_agents
 from training.checkpoint import Checkpoints
 from training.config import Config
+from training.flops import costs_of
 from training.loop import Loop
 from training.mesh import make_mesh
-from training.progress import COUNTERS, Progress
-from training.records import Records
+from training.metrics import COUNTERS
+from training.progress import Progress
 from training.step import StepOutput, TrainState, make_init, make_step
 from training.workdir import claimed
+from training.writers import make_writers
 
 _NEVER = 1e9
 Step = Callable[[TrainState], tuple[TrainState, StepOutput]]
@@ -144,11 +147,14 @@ class _Timed:
             workdir = pathlib.Path(folder)
             with claimed(workdir, self._config), Checkpoints(workdir) as checkpoints:
                 self._time_saves(checkpoints)
+                agents = open_agents(self._config, workdir)
+                writers = [make_writers(one.config, one.folder) for one in agents]
+                counters, costs = [COUNTERS] * len(agents), costs_of(self._config)
                 loop = Loop(
                     config=self._config,
+                    agents=agents,
                     step=self._make_step,
-                    records=Records(self._config, workdir),
-                    progress=Progress(self._config, workdir, dict(COUNTERS), _NEVER),
+                    progress=Progress(self._config, counters, _NEVER, costs, writers),
                     checkpoints=checkpoints,
                     clock=self._clock,
                     limit=_NEVER,

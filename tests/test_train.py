@@ -203,6 +203,8 @@ def refused(capsys, *argv: object) -> str:
         ("--target-ranks 11", "target_ranks are (11,), which games of"),
         ("--target-ranks 7 7", "target_ranks has 2 values for 1 targets"),
         ("--profile -1", "--profile is -1; it must be a number of steps, 0 for none"),
+        ("--profile 1 --workdir gs://bucket/run", "traces are written to local folders"),
+        ("--num-seeds 0", "num_seeds is 0; it must be positive"),
     ],
 )
 def test_bad_values_are_refused_in_one_sentence(argv, says, capsys, monkeypatch):

@@ -41,12 +41,12 @@ class Checkpoint(NamedTuple):
     Attributes:
         step: training steps made.
         state: the device state after them.
-        counters: the host's numbers.
+        counters: the host's numbers; they can be written as JSON.
     """
 
     step: int
     state: object
-    counters: dict[str, float]
+    counters: dict[str, object]
 
 
 class Checkpoints:
@@ -87,7 +87,7 @@ class Checkpoints:
         """
         return self._manager.reached_preemption(step)
 
-    def save(self, step: int, state: object, counters: dict[str, float]) -> None:
+    def save(self, step: int, state: object, counters: dict[str, object]) -> None:
         """Begins to write a checkpoint, unless there is one of this step; the oldest is dropped.
 
         Returns once the state is copied to the host, so that it may be donated to the next step.

@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
+from typing import NoReturn
 
 import jax
 
@@ -132,7 +133,7 @@ class Loop:
             if best is not None:
                 print(f"{self._named(agent)}{best.summary()} after {seconds:.1f} s", flush=True)
 
-    def _give_up(self, agent: Agent, what: str, newest: TrainState, steps_made: int) -> None:
+    def _give_up(self, agent: Agent, what: str, newest: TrainState, steps_made: int) -> NoReturn:
         """Leaves a diagnosis of an agent that diverged.
 
         Raises:

@@ -145,6 +145,22 @@ def test_exported_parameters_evaluate_a_position(saved, trainer, tmp_path, capsy
     assert_same(evaluate(params, position, tokens), evaluate(then.params, position, tokens))
 
 
+def test_one_of_several_agents_is_exported(tiny, tmp_path, monkeypatch, capsys):
+    config = dataclasses.replace(tiny, seed=4, num_seeds=3)
+    with claimed(tmp_path, config):
+        pass
+    restored = (9, {"params": {"bias": jnp.arange(3.0)[:, None]}})
+    monkeypatch.setattr(export, "restore_params", lambda *_: restored)
+    path = tmp_path / "network.npz"
+    assert export.main([str(tmp_path), str(path), "--seed", "6"]) == 0
+    alone, params = export.load(path)
+    assert alone == config.agents[2]
+    assert params["params"]["bias"] == [2.0]
+    for flags in ([], ["--seed", "7"]):
+        assert export.main([str(tmp_path), str(path), *flags]) == 2
+        assert "have the seeds 4, 5, 6; name one of them" in capsys.readouterr().err
+
+
 def test_folders_without_parameters_are_refused(tmp_path, tiny, capsys):
     assert export.main([str(tmp_path), "network.npz"]) == 2
     assert "holds no config.json" in capsys.readouterr().err

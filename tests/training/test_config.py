@@ -38,7 +38,8 @@ RUNS = {
         selfplay=SelfPlayConfig(num_games=8, moves_per_step=1, kept_games=1),
         learner=LearnerConfig(replay_batch=4, demonstration_batch=24, warmup_updates=0),
     ),
-    "several targets, a prime modulus, symmetries, swapped moves, best games": Config(
+    "several targets, a prime modulus, symmetries, swapped moves, best games, two agents": Config(
+        num_seeds=2,
         game=GameConfig(
             targets=("matmul:1,2,2", "complex", "cyclic-convolution:3"),
             target_weights=(1.0, 2.0, 1.0),
@@ -66,11 +67,11 @@ def test_configurations_validate_and_trace(config):
     before = jax.eval_shape(make_init(config, mesh), config.seed)
     after, output = jax.eval_shape(make_step(config, mesh), before)
     assert after == before, "a step returns what it takes"
-    count = len(config.targets)
-    assert output.found.actions.shape == (count, config.max_moves, 3, config.side)
+    count, agents = len(config.targets), (config.num_seeds,) if config.num_seeds > 1 else ()
+    assert output.found.actions.shape == (*agents, count, config.max_moves, 3, config.side)
     shapes = {"target_games": (count,), "target_solved": (count, config.max_moves + 1)}
     for name, metric in output.metrics.items():
-        assert metric.shape == shapes.get(name, ())
+        assert metric.shape == (*agents, *shapes.get(name, ()))
 
 
 def test_zeros_choose_what_fits_the_target():

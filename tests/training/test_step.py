@@ -145,9 +145,9 @@ def test_learning_lowers_the_losses(trained):
 CALLEES = r"(?:body|condition|to_apply|calls|\w+_computations?)=\{?(%[\w.-]+(?:, %[\w.-]+)*)"
 
 
-def all_reduce_depths(hlo: str) -> list[int]:
-    """In how many loops each all-reduce of a program is."""
-    callers, reduces, name = {}, [], None
+def depths(hlo: str, operation: str) -> list[int]:
+    """In how many loops each of these operations of a program is."""
+    callers, found, name = {}, [], None
     for line in hlo.splitlines():
         if header := re.match(r"(?:ENTRY )?%?([\w.-]+) .*\{$", line):
             name = header[1]
@@ -156,8 +156,8 @@ def all_reduce_depths(hlo: str) -> list[int]:
         for callees in re.findall(CALLEES, line):
             for callee in callees.split(", "):
                 callers[callee.lstrip("%")] = (name, is_loop)
-        if re.search(r" all-reduce(-start)?\(", line):
-            reduces.append(name)
+        if re.search(rf" {operation}(-start)?\(", line):
+            found.append(name)
 
     def depth(computation: str) -> int:
         if computation not in callers:
@@ -165,14 +165,18 @@ def all_reduce_depths(hlo: str) -> list[int]:
         caller, is_loop = callers[computation]
         return depth(caller) + is_loop
 
-    return sorted(map(depth, reduces))
+    return sorted(map(depth, found))
 
 
-def check_communication(hlo: str) -> None:
-    """One all-reduce in the loop over updates, and one after it."""
-    assert all_reduce_depths(hlo) == [0, 1]
-    for other in ("all-gather", "all-to-all", "reduce-scatter", "collective-permute"):
-        assert f" {other}(" not in hlo
+def check_communication(hlo: str, *, exchanges: bool = False) -> None:
+    """One all-reduce in the loop over updates, one after it, and those that exchange best games."""
+    *outside, inside = depths(hlo, "all-reduce")
+    assert inside == 1
+    assert set(outside) == {0}
+    assert exchanges or len(outside) == 1
+    assert set(depths(hlo, "all-gather")) == ({0} if exchanges else set())
+    for other in ("all-to-all", "reduce-scatter", "collective-permute"):
+        assert not depths(hlo, other)
 
 
 DEVICES_SCRIPT = """
@@ -255,6 +259,7 @@ def test_the_best_games_are_the_same_on_several_devices(tiny, tmp_path, pytestco
         folder.mkdir()
         run_elsewhere(config, steps, folder, pytestconfig.rootpath)
         runs[devices] = [load(folder / f"{number}.npz") for number in range(steps)]
+    check_communication((folder / "hlo.txt").read_text(), exchanges=True)
     params = len(jax.tree.leaves(make_shapes(config).params))
     for one, two in zip(runs[1], runs[2], strict=True):
         for a, b in zip(one[:params], two[:params], strict=True):
@@ -266,6 +271,27 @@ def test_the_best_games_are_the_same_on_several_devices(tiny, tmp_path, pytestco
     assert lengths.min() == 2
     factors = prints[lengths <= tiny.max_moves, :2]
     assert len({each.tobytes() for each in factors}) == len(factors)
+
+
+@pytest.mark.slow
+def test_agents_are_the_runs_of_their_seeds(trainer, tmp_path, pytestconfig):
+    config, steps = dataclasses.replace(trainer.config, seed=4, num_seeds=2, devices=2), 6
+    run_elsewhere(config, steps, tmp_path, pytestconfig.rootpath)
+    check_communication((tmp_path / "hlo.txt").read_text())
+    init = make_init(trainer.config, make_mesh(trainer.config))
+    for agent, alone in enumerate(config.agents):
+        state = init(alone.seed)
+        for number in range(steps):
+            state, output = trainer.step(state)
+            mine = jax.device_get((state.params, output))
+            leaves = [leaf[agent] for leaf in load(tmp_path / f"{number}.npz")]
+            params, other = jax.tree.unflatten(jax.tree.structure(mine), leaves)
+            jax.tree.map(np.testing.assert_array_equal, other.found, output.found)
+            jax.tree.map(
+                lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
+                (params, other.metrics),
+                (mine[0], mine[1].metrics),
+            )
 
 
 def make_shapes(config: Config):
