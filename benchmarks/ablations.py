@@ -23,7 +23,8 @@ from reporting import commit, cpu_name, report
 from networks.network import NetworkConfig
 from search.config import SearchConfig
 from training.config import Config, GameConfig, LearnerConfig, SelfPlayConfig
-from training.step import StepOutput, TrainState, make_init, make_mesh, make_step
+from training.mesh import make_mesh
+from training.step import StepOutput, TrainState, make_init, make_step
 
 # Points of a learning curve.
 _POINTS = 40

@@ -16,6 +16,7 @@ from unittest import mock
 import jax
 from reporting import commit, cpu_name, report
 
+from training import mesh as meshes
 from training import step
 from training.config import Config, GameConfig, LearnerConfig
 
@@ -76,7 +77,7 @@ def main() -> None:
 
 def _compile(config: Config, options: dict[str, object]) -> _Program:
     """The step with ``options``; tracing does not count."""
-    mesh = step.make_mesh(config)
+    mesh = meshes.make_mesh(config)
     state = step.make_init(config, mesh)(config.seed)
     with mock.patch.object(step, "compiler_options", return_value=options):
         lowered = step.make_step(config, mesh).lower(state)

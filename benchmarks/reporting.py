@@ -3,20 +3,12 @@
 import json
 import pathlib
 import platform
-import subprocess
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+from training.provenance import ROOT, commit
+
+__all__ = ["ROOT", "commit", "cpu_name", "report"]
+
 _CPU_INFO = pathlib.Path("/proc/cpuinfo")
-
-
-def commit() -> str:
-    """The commit of this checkout, with -dirty after it if tracked files differ from it."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    except FileNotFoundError:
-        return "unknown"
-    return result.stdout.strip() or "unknown"
 
 
 def cpu_name() -> str:

@@ -60,6 +60,7 @@ def search(
     return read_result(
         simulator,
         root,
+        tree,
         choice,
         weights=jax.nn.softmax(improved)[:, : config.num_actions],
         value=(visited * summary.qvalues).sum(axis=-1),

@@ -59,7 +59,7 @@ def search(
     allowed = jnp.where(worth_playing(summary.visit_counts, summary.qvalues), weights, 0.0)
     choice = jax.vmap(jax.random.categorical)(act_keys, jnp.log(allowed))
     value = (weights * summary.qvalues).sum(axis=-1)
-    return read_result(simulator, root, choice, weights, value)
+    return read_result(simulator, root, tree, choice, weights, value)
 
 
 def visit_policy(visits: Float[Array, "*batch K"], threshold: float) -> Float[Array, "*batch K"]:

@@ -34,6 +34,8 @@ class SearchResult(NamedTuple):
         entropy: of the sampled part of the root's prior, in nats, (B,).
         value: of the root after the search, in moves, (B,): the mean of the values of the visited
             actions under the improved policy. Leaves enter it with their risk-seeking value.
+        depth: of the tree, (B,): the mean over the simulations of the moves from the root to the
+            new node, those past the end of a game not counted.
     """
 
     action: Int8[Array, "B 3 S"]
@@ -41,6 +43,7 @@ class SearchResult(NamedTuple):
     weights: Float[Array, "B K"]
     entropy: Float[Array, "B"]
     value: Float[Array, "B"]
+    depth: Float[Array, "B"]
 
 
 class Node(NamedTuple):
@@ -157,18 +160,22 @@ def grow_tree(
 def read_result(
     simulator: Simulator,
     root: Evaluation,
+    tree: mctx.Tree,
     choice: Int[Array, "B"],
     weights: Float[Array, "B K"],
     value: Float[Array, "B"],
 ) -> SearchResult:
     """The result of a search that chose slot ``choice`` (B,)."""
     prior = jax.nn.softmax(root.sampled.prior_logits)
+    # Each simulation has made one node, and the first is the root.
+    moves = tree.embeddings.state.moves
     return SearchResult(
         action=simulator.network.space.decode(take(root.sampled.tokens, choice)),
         tokens=root.sampled.tokens,
         weights=weights,
         entropy=-jax.scipy.special.xlogy(prior, prior).sum(axis=-1),
         value=value,
+        depth=(moves[:, 1:] - moves[:, :1]).mean(axis=1),
     )
 
 

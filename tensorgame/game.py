@@ -94,6 +94,20 @@ class Game:
         penalty = self._penalty(new.residual, ~ended & (new.moves >= self.max_moves))
         return new, jnp.where(ended, 0.0, -1.0 - penalty.astype(jnp.float32))
 
+    def after(
+        self,
+        start: Integer[Array, "S S S"],
+        actions: Int8[Array, "R 3 S"],
+        moves: Int32[Array, ""],
+    ) -> State:
+        """The position after the first ``moves`` of the actions (R, 3, S) of a game."""
+        past = jnp.arange(len(actions)) < moves
+        played = jnp.where(past[:, None, None], actions, 0)
+        residual = self.ring.reduce(start.astype(jnp.int32) - factors.outer_sum(played))
+        recent = moves - 1 - jnp.arange(self.history)
+        history = jnp.where((recent >= 0)[:, None, None], actions[recent], 0)
+        return State(residual.astype(self.ring.dtype), moves, history)
+
     def _penalty(
         self, residual: Integer[Array, "S S S"], failed: Bool[Array, ""]
     ) -> Int32[Array, ""]:

@@ -120,7 +120,23 @@ def to_canonical(
 
     Their entries may lie outside the ring's coefficients.
     """
-    return ring.reduce(jnp.einsum("xij,rxj->rxi", basis.inverses, actions.astype(jnp.int32)))
+    return _apply(basis.inverses, actions, ring)
+
+
+def from_canonical(
+    actions: Integer[Array, "R 3 S"], basis: Basis, ring: Ring
+) -> Int32[Array, "R 3 S"]:
+    """Actions (R, 3, S) of the canonical basis, in ``basis``: int32, reduced.
+
+    Their entries may lie outside the ring's coefficients.
+    """
+    return _apply(basis.matrices, actions, ring)
+
+
+def _apply(
+    matrices: Int32[Array, "3 S S"], actions: Integer[Array, "R 3 S"], ring: Ring
+) -> Int32[Array, "R 3 S"]:
+    return ring.reduce(jnp.einsum("xij,rxj->rxi", matrices, actions.astype(jnp.int32)))
 
 
 # Signed permutations -----------------------------------------------------------------------------

@@ -22,7 +22,16 @@ _CHECKED = {
     "tensorgame": ("demonstrations", "factors", "game", "rings", "symmetries"),
     "networks": ("attention", "network", "policy_head", "torso", "value_head"),
     "search": ("gumbel", "policy_loss", "sampled_alphazero", "sampling", "search", "tree"),
-    "training": ("losses", "reanalyse", "replay", "selfplay", "step"),
+    "training": (
+        "best_games",
+        "learning",
+        "losses",
+        "mesh",
+        "reanalyse",
+        "replay",
+        "selfplay",
+        "step",
+    ),
 }
 _MODULES = [f"{package}.{name}" for package, names in _CHECKED.items() for name in names]
 with install_import_hook(_MODULES, "beartype.beartype"):
@@ -31,7 +40,8 @@ with install_import_hook(_MODULES, "beartype.beartype"):
     from tensorgame.factors import ActionSpace
     from tensorgame.game import State
     from training.config import Config, GameConfig, LearnerConfig, SelfPlayConfig
-    from training.step import StepOutput, TrainState, make_init, make_mesh, make_step
+    from training.mesh import make_mesh
+    from training.step import StepOutput, TrainState, make_init, make_step
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,26 +1,29 @@
 """The command line, the host's loop, and what they leave in the work folder."""
 
 import contextlib
+import errno
 import json
 import pathlib
+import re
 import signal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 
 import train
 from tensorgame.algorithms import formats
-from tensorgame.algorithms.factorization import IncorrectFactorization
-from training import loop, records
-from training.checkpoint import Checkpoints
-from training.config import Config, GameConfig
-from training.progress import Progress, read_metrics
-from training.records import Records, TargetRecords
+from training import records, storage
+from training.checkpoint import CheckpointError, Checkpoints
+from training.config import Config, ConfigError, GameConfig
+from training.progress import Progress
+from training.records import IncorrectRecordError, Records, TargetRecords
 from training.selfplay import Found
 from training.step import StepOutput
-from training.workdir import claim, default_workdir, fingerprint, read_config
+from training.workdir import claimed, default_workdir, fingerprint, read_config
+from training.writers import make_writers, read_metrics
 
 # Products as (entries of A, entries of B, entries of C) in the order 11 12 21 22.
 STRASSEN = ["1001 1001 1001", "0011 1000 0011", "1000 0101 0101", "0001 1010 1010"]
@@ -63,48 +66,74 @@ def interruptible():
 def scripted_step(config: Config, script: dict, loss: dict):
     """A training step that finds ``script[n]`` in step n, with the policy loss ``loss[n]``."""
     length, size = config.max_moves, 64
-    moves = np.full((size, 1, 1), length + 1, np.int32)
-    found = np.zeros((size, 1, 1, length, 3, config.side), np.int32)
+    moves = np.full((size, 1), length + 1, np.int32)
+    found = np.zeros((size, 1, length, 3, config.side), np.int32)
     losses = np.ones(size, np.float32)
     for number, products in script.items():
-        moves[number], found[number, 0, 0, : len(products)] = len(products), actions(products)
+        moves[number], found[number, 0, : len(products)] = len(products), actions(products)
     for number, value in loss.items():
         losses[number] = value
 
     def step(state):
         number = state["step"] + 1
         row = jnp.minimum(number, size - 1)
-        metrics = {"games": 4.0, "solved": 1.0, "evaluations": 36.0, "return": -9.0}
+        metrics = {"games": 4.0, "solved": 1.0, "moves": 4.0, "evaluations": 36.0, "return": -9.0}
         metrics |= {"policy_loss": jnp.asarray(losses)[row], "gradient_norm": 1.0}
+        solved = jnp.zeros((1, length + 1)).at[0, 8].set(1.0)
+        metrics |= {"target_games": jnp.full(1, 4.0), "target_solved": solved}
         output = StepOutput(
             jax.tree.map(jnp.float32, metrics),
             Found(jnp.asarray(moves)[row], jnp.asarray(found)[row]),
         )
         return {**state, "step": number, "key": jax.random.fold_in(state["key"], number)}, output
 
-    return jax.jit(step, donate_argnums=0)
+    return step
+
+
+def scripted_agents(config: Config, scripts: list[dict]):
+    """The scripted steps of several agents as one."""
+    steps = [scripted_step(config, script, {}) for script in scripts]
+
+    def step(state):
+        outputs = [each(state)[1] for each in steps]
+        return steps[0](state)[0], jax.tree.map(lambda *x: jnp.stack(x), *outputs)
+
+    return step
 
 
 @pytest.fixture
 def play(monkeypatch):
-    """``play({5: products}, {7: nan})`` replaces the training step by a scripted one."""
+    """``play({5: products}, {7: nan})`` replaces the training step by a scripted one.
+
+    A list of scripts is for several agents.
+    """
 
     def make_init(config, _mesh):
-        # Without a history, true states have an empty array too.
-        empty = jnp.zeros((4, 0))
-        return lambda _seed: {
-            "step": jnp.int32(0),
-            "key": jax.random.key(config.seed),
-            "history": empty,
-        }
+        def init(_seed):
+            # Without a history, true states have an empty array too.
+            return {
+                "step": jnp.int32(0),
+                "key": jax.random.key(config.seed),
+                "history": jnp.zeros((4, 0)),
+            }
+
+        place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        return jax.jit(init, out_shardings=place)
 
     def install(script=None, loss=None):
+        monkeypatch.setattr(train, "_tell_memory", lambda *_: None)
         monkeypatch.setattr(train, "make_init", make_init)
-        monkeypatch.setattr(
-            train,
-            "make_step",
-            lambda config, _mesh: scripted_step(config, script or {}, loss or {}),
-        )
+
+        def make_step(config, _mesh):
+            several = isinstance(script, list)
+            step = (
+                scripted_agents(config, script)
+                if several
+                else scripted_step(config, script or {}, loss or {})
+            )
+            return jax.jit(step, donate_argnums=0)
+
+        monkeypatch.setattr(train, "make_step", make_step)
 
     return install
 
@@ -116,7 +145,7 @@ def signal_after(step: int, number: int = signal.SIGINT):
 
     def update_then_stop(self, *arguments):
         update(self, *arguments)
-        if self.counters["step"] == step:
+        if self.step == step:
             signal.raise_signal(number)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -173,10 +202,13 @@ def refused(capsys, *argv: object) -> str:
         ("--learner.learning-rate nan", "learner.learning_rate is nan"),
         ("--target-ranks 11", "target_ranks are (11,), which games of"),
         ("--target-ranks 7 7", "target_ranks has 2 values for 1 targets"),
+        ("--profile -1", "--profile is -1; it must be a number of steps, 0 for none"),
+        ("--profile 1 --workdir gs://bucket/run", "traces are written to local folders"),
+        ("--num-seeds 0", "num_seeds is 0; it must be positive"),
     ],
 )
 def test_bad_values_are_refused_in_one_sentence(argv, says, capsys, monkeypatch):
-    monkeypatch.setattr(jax, "local_device_count", lambda: 4)
+    monkeypatch.setattr(jax, "device_count", lambda: 4)
     assert says in refused(capsys, *argv.split())
     assert not pathlib.Path("runs").exists()
 
@@ -226,7 +258,8 @@ def test_bad_config_files_are_refused_in_one_sentence(text, says, capsys):
 @pytest.mark.usefixtures("nothing_compiles")
 def test_folders_of_others_are_refused(capsys):
     workdir = pathlib.Path("work")
-    claim(workdir, Config(seed=1, max_minutes=5))
+    with claimed(workdir, Config(seed=1, max_minutes=5)):
+        pass
     message = refused(capsys, "--workdir", workdir, "--game.ring", "z")
     assert "game.ring: there z2, here z; seed: there 1, here 0" in message
     assert "max_minutes" not in message
@@ -234,7 +267,7 @@ def test_folders_of_others_are_refused(capsys):
     assert "damaged" in refused(capsys, "--workdir", workdir)
     (workdir / "config.json").rename(workdir / "other.json")
     assert "holds files but no config.json" in refused(capsys, "--workdir", workdir)
-    assert [path.name for path in workdir.iterdir()] == ["other.json"]
+    assert {path.name for path in workdir.iterdir()} == {"other.json", ".lock"}
     for path in (workdir / "other.json", workdir / "other.json" / "below"):
         assert "cannot be used" in refused(capsys, "--workdir", path)
 
@@ -242,7 +275,8 @@ def test_folders_of_others_are_refused(capsys):
 @pytest.mark.usefixtures("nothing_compiles")
 def test_damaged_algorithms_are_refused(capsys):
     workdir = default_workdir(Config())
-    claim(workdir, Config())
+    with claimed(workdir, Config()):
+        pass
     records_of(Config(), workdir).offer(
         actions(SCHOOLBOOK), step=1, seconds=1.0, compile_seconds=0.0
     )
@@ -259,6 +293,19 @@ def test_help_explains_every_field(capsys):
         assert words in text
 
 
+def test_what_does_not_fit_into_memory_is_refused(capsys, monkeypatch):
+    def fail(*_):
+        raise AssertionError("nothing is to be compiled")
+
+    monkeypatch.setattr(train, "make_step", fail)
+    monkeypatch.setattr(train, "memory_limit", lambda _devices: 2**20)
+    assert train.main(["--devices", "1"]) == 2
+    printed = capsys.readouterr()
+    assert "of 1.0 MiB, besides activations (network " in printed.out
+    assert printed.err.startswith("error: selfplay.num_games is 128, for which a device needs ")
+    assert printed.err.count("\n") == 1
+
+
 # The work folder ---------------------------------------------------------------------------------
 
 
@@ -272,8 +319,25 @@ def test_the_folder_is_named_after_what_decides_results():
 
 def test_config_json_gives_the_configuration_back(tmp_path):
     config = Config(game=GameConfig(ring="z", coefficients=(-2, -1, 0, 1, 2)), seed=3)
-    claim(tmp_path, config)
+    with claimed(tmp_path, config):
+        pass
     assert read_config(tmp_path) == config
+
+
+def test_two_processes_do_not_share_a_folder(tmp_path, capsys):
+    with claimed(tmp_path, Config()):
+        assert "where another process is at work" in refused(capsys, "--workdir", tmp_path)
+    with claimed(tmp_path, Config()):
+        pass
+
+
+def test_what_a_killed_process_leaves_is_cleared_away(tmp_path):
+    (tmp_path / ".lock").touch()
+    torn = tmp_path / f".config.json.{'0a' * 16}.tmp"
+    torn.write_text("{")
+    with claimed(tmp_path, Config()):
+        assert not torn.exists()
+    assert read_config(tmp_path) == Config()
 
 
 # Records -----------------------------------------------------------------------------------------
@@ -322,10 +386,137 @@ def test_what_counts_depends_on_lift(tmp_path, monkeypatch):
     assert not Records(Config(), tmp_path).reached
 
 
+def test_others_of_the_best_rank_are_kept_and_counted(tmp_path):
+    kept = records_of(Config(), tmp_path)
+    # A symmetry of the tensor: (A, B, C) to (P A, B, P C), with P adding row 2 to row 1.
+    add = np.array([[1, 0, 1, 0], [0, 1, 0, 1], [0, 0, 1, 0], [0, 0, 0, 1]])
+    other = actions(STRASSEN)
+    other[:, 0] = other[:, 0] @ add % 2
+    other[:, 2] = (other[:, 2].reshape(-1, 2, 2) @ np.array([[1, 0], [1, 1]]) % 2).reshape(-1, 4)
+    assert kept.distinct == 0
+    assert kept.offer(actions(STRASSEN), step=5).rank == 7
+    for again in (actions(STRASSEN)[::-1], other, other[::-1]):
+        assert kept.offer(again, step=6) is None
+    assert kept.distinct == 2
+    assert records_of(Config(), tmp_path).distinct == 2
+    (path,) = (tmp_path / "algorithms" / "rank7-z2").iterdir()
+    formats.load(path).check()
+    assert kept.offer(actions(SCHOOLBOOK), step=7) is None
+    assert len(lines(tmp_path / "records.jsonl")) == 2
+
+
+def test_a_record_says_where_it_comes_from(tmp_path):
+    records_of(Config(seed=4), tmp_path).offer(actions(STRASSEN), step=5, seconds=2.5)
+    for line in lines(tmp_path / "records.jsonl"):
+        assert line["config"] == fingerprint(Config(seed=4))
+        assert (line["seed"], line["step"], line["seconds"]) == (4, 5, 2.5)
+        assert line["commit"]
+        assert "cpu" in line["device"]
+        assert line["time"].endswith("+00:00")
+
+
+@pytest.mark.parametrize("last", range(10))
+def test_no_record_is_lost_between_two_writes(last, tmp_path, monkeypatch):
+    """The process ends before its write number ``last``."""
+    written = []
+
+    def write_or_die(path, content):
+        if len(written) == last:
+            raise KeyboardInterrupt
+        written.append(path)
+        storage.write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "write", write_or_die)
+        with contextlib.suppress(KeyboardInterrupt):
+            records_of(Config(), tmp_path).offer(actions(STRASSEN), step=5)
+    again = records_of(Config(), tmp_path)
+    first = tmp_path / "algorithms" / "rank7-z2.npz"
+    assert (again.best is not None) == (first in written), "what is on disk is lifted at once"
+    again.offer(actions(STRASSEN), step=6)
+    assert again.best.rank == 7
+    found = lines(tmp_path / "records.jsonl")
+    assert sorted(line["file"] for line in found) == ["rank7-z.npz", "rank7-z2.npz"]
+    for path in (tmp_path / "best.npz", first, first.with_name("rank7-z.npz")):
+        formats.load(path).check()
+
+
+def test_a_record_that_cannot_be_written_is_printed(tmp_path, monkeypatch, capsys):
+    def full(_path, _content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    kept = records_of(Config(), tmp_path)
+    monkeypatch.setattr(records, "write", full)
+    with pytest.raises(OSError, match="No space"):
+        kept.offer(actions(STRASSEN), step=5)
+    printed = capsys.readouterr().err.partition("saved:\n")[2]
+    (found,) = formats.decode(printed.encode(), "printed").values()
+    found.check()
+
+
+@pytest.fixture
+def bucket(tmp_path):
+    """gs:// without a network: whole objects alone, as nothing can be renamed or appended to."""
+
+    def there(path):
+        return str(path).replace("gs://", f"{tmp_path}/")
+
+    def refuse(*_):
+        raise NotImplementedError("not in a bucket")
+
+    def open_whole(original, path, mode):
+        assert "a" not in mode
+        return original(there(path), mode)
+
+    def at(original, path, *rest, **options):
+        return original(there(path), *rest, **options)
+
+    same = dict.fromkeys(("exists", "isdir", "listdir", "makedirs", "mkdir", "remove"), at)
+    with epath.testing.mock_epath(open=open_whole, rename=refuse, replace=refuse, **same):
+        yield storage.parse("gs://bucket/run")
+
+
+def test_records_in_a_bucket(bucket, tmp_path):
+    assert storage.is_bucket(bucket)
+    for _ in range(2):
+        with claimed(bucket, Config()):
+            kept = records_of(Config(), bucket)
+            kept.offer(actions(STRASSEN), step=5)
+    assert read_config(bucket) == Config()
+    assert kept.provenance["step"] == 5
+    assert formats.load(tmp_path / "bucket" / "run" / "best.npz").rank == 7
+    with pytest.raises(ConfigError, match="gs://bucket/run, which belongs to another run"):
+        claimed(bucket, Config(seed=1)).__enter__()
+
+
+def test_metrics_in_a_bucket(bucket):
+    with claimed(bucket, Config()):
+        for begin, steps in ((0, (1, 2, 3, 4)), (3, (4, 5))):
+            (writer,) = make_writers(Config(), bucket)
+            writer.begin(begin)
+            for step in steps:
+                writer.write({"step": step, "begin": begin})
+                if step % 2 == 0:
+                    writer.flush()
+            writer.close()
+    expected = [(1, 0), (2, 0), (3, 0), (4, 3), (5, 3)]
+    assert [(line["step"], line["begin"]) for line in read_metrics(bucket)] == expected
+
+
 def test_a_false_solution_is_loud(tmp_path):
-    with pytest.raises(IncorrectFactorization):
+    with pytest.raises(IncorrectRecordError, match="no algorithm"):
         records_of(Config(), tmp_path).offer(actions(STRASSEN[:6]), step=1)
     assert not list((tmp_path / "algorithms").iterdir())
+    (path,) = (tmp_path / "incorrect").iterdir()
+    assert formats.load(path).rank == 6
+
+
+def test_a_false_solution_ends_the_run(play, capsys):
+    play({3: SCHOOLBOOK[:7]})
+    assert train.main(["--workdir", "work"]) == 3
+    message = capsys.readouterr().err
+    assert "of the 64 entries are wrong" in message
+    assert "work/incorrect/step3-" in message
 
 
 # Runs with a scripted step -----------------------------------------------------------------------
@@ -395,6 +586,68 @@ def test_a_stopped_run_goes_on_where_it_was(number, status, play, capsys):
     assert seconds == sorted(seconds)
 
 
+def test_agents_are_reported_each_and_all_have_to_succeed(play, capsys):
+    play([{3: SCHOOLBOOK, 9: STRASSEN}, {5: SCHOOLBOOK, 30: STRASSEN}, {2: STRASSEN}])
+    argv = ["--seed", "4", "--num-seeds", "3", "--workdir", "work"]
+    with signal_after(12):
+        assert train.main(argv) == 130
+    out = capsys.readouterr().out
+    assert "seed 4: matmul:2,2,2 with 7 products" in out
+    assert "2 of 3 agents have found what is wanted" in out
+    assert re.search(r"^ +5  matmul:2,2,2 +8 +7 +5 .*seed-5/best.txt$", out, re.MULTILINE)
+
+    assert train.main(argv) == 0
+    out = capsys.readouterr().out
+    assert "at step 13 in work" in out
+    for seed, step in ((4, 9), (5, 30), (6, 2)):
+        folder = pathlib.Path("work", f"seed-{seed}")
+        assert formats.load(folder / "best.npz").rank == 7
+        assert re.search(rf"^ +{seed}  matmul:2,2,2 +7 +7 +{step} ", out, re.MULTILINE)
+        found = lines(folder / "records.jsonl")
+        assert {line["seed"] for line in found} == {seed}
+        told = read_metrics(folder)
+        assert [line["step"] for line in told] == list(range(1, len(told) + 1))
+        assert {line["seed"] for line in told} == {seed}
+        assert (folder / "learning_curve.png").exists()
+    assert train.main(argv) == 0
+    assert "found earlier" in capsys.readouterr().out
+
+
+def test_a_notice_of_preemption_saves_first(play, monkeypatch):
+    play()
+    monkeypatch.setattr(Checkpoints, "preempted", lambda _self, step: step == 5)
+    assert train.main(["--workdir", "work"]) == 143
+    assert Checkpoints(pathlib.Path("work")).latest == 5
+
+
+def test_a_checkpoint_that_fails_is_tried_again(play, monkeypatch, capsys):
+    play()
+    save, failed = Checkpoints.save, []
+
+    def full_at_first(self, step, state, counters):
+        if not failed:
+            failed.append(step)
+            raise CheckpointError("no room")
+        save(self, step, state, counters)
+
+    monkeypatch.setattr(Checkpoints, "save", full_at_first)
+    with signal_after(5):
+        assert train.main(["--workdir", "work", "--checkpoint-minutes", "1e-9"]) == 130
+    assert "warning: no room; trying again" in capsys.readouterr().err
+    assert Checkpoints(pathlib.Path("work")).latest >= 5
+
+
+def test_a_last_checkpoint_that_fails_is_an_error(play, monkeypatch, capsys):
+    def full(*_):
+        raise CheckpointError("no room")
+
+    play()
+    monkeypatch.setattr(Checkpoints, "save", full)
+    with signal_after(5):
+        assert train.main(["--workdir", "work"]) == 2
+    assert "error: no room; once that is mended" in capsys.readouterr().err
+
+
 def test_a_second_signal_stops_at_once(play):
     play()
     with signal_after(3), signal_after(4):
@@ -407,19 +660,21 @@ def test_a_loss_that_is_not_finite_ends_the_run(play, capsys):
     play({2: SCHOOLBOOK}, {5: np.nan})
     assert train.main([]) == 1
     captured = capsys.readouterr()
-    assert "policy_loss became nan at step 5; the last checkpoint is" in captured.err
+    assert "policy_loss became nan at step 5, see" in captured.err
     workdir = default_workdir(Config())
     assert formats.load(workdir / "best.npz").rank == 8
     assert read_metrics(workdir)[-1]["policy_loss"] is None
+    diagnosis = json.loads((workdir / "divergence-5.json").read_text())
+    assert diagnosis["last_metrics"] == read_metrics(workdir)
+    assert diagnosis["not_finite"] == {}, "the script knows no parameters"
 
 
 # Orbax leaves coroutines behind when it fails.
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
-def test_a_damaged_checkpoint_is_skipped(play, capsys, monkeypatch):
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+def test_a_damaged_checkpoint_is_skipped(play, capsys):
     play({2: SCHOOLBOOK})
     with signal_after(5):
-        assert train.main(["--workdir", "work"]) == 130
+        assert train.main(["--workdir", "work", "--checkpoint-minutes", "1e-9"]) == 130
     folder = pathlib.Path("work", "checkpoints")
     steps = sorted(int(path.name) for path in folder.iterdir())
     assert len(steps) == 2
@@ -433,7 +688,7 @@ def test_a_damaged_checkpoint_is_skipped(play, capsys, monkeypatch):
     with signal_after(steps[1] + 1):
         assert train.main(["--workdir", "work"]) == 130
     captured = capsys.readouterr()
-    assert f"warning: dropped the damaged checkpoint {steps[1]}" in captured.err
+    assert f"warning: skipped the damaged checkpoint {steps[1]}" in captured.err
     assert f"at step {steps[0]} in work" in captured.out
 
     for path in folder.iterdir():

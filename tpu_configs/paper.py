@@ -1,8 +1,8 @@
 """python train.py --config tpu_configs/paper.py
 
 Hardware: none has been tried. The paper trained on 64 TPU v3 cores and played on 1600 TPU v4 of
-their own; here the same devices do both, and those of one host only. On fewer of them
-learner.microbatches makes a batch fit into memory.
+their own; here the same devices do both. On fewer of them learner.microbatches makes a batch fit
+into memory.
 Expected time: not measured; the paper's agent took "a week to converge".
 Result: not run. The network has been counted, 202 million parameters, but not trained.
 

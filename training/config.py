@@ -94,6 +94,11 @@ class LearnerConfig:
     demonstration_batch: int = 64
     """Demonstrations in an update; a multiple or a divisor of the number of games. 0 for none, and
     then none in place of games that have not been played yet either."""
+    best_games_share: float = 0.0
+    """Share of the demonstrations that are made of the best solved games of the run, each in a new
+    random basis and order (unknown). No gain by it has been measured."""
+    best_games: int = 256
+    """M, the different solved games kept of each target for that share, the shortest (unknown)."""
     microbatches: int = 1
     """Parts of a batch that are differentiated one after the other, to fit into memory."""
     reanalysed_share: float = 0.0
@@ -129,15 +134,25 @@ class Config:
     seed: int = 0
     """Seed of all randomness."""
     num_seeds: int = 1
-    """Independent agents in one program, with this and the following seeds."""
+    """Independent agents that one program trains, with this and the following seeds. The run
+    succeeds when each of them has found what is wanted."""
     devices: int = 0
-    """Devices to run on, 0 for all; but for the rounding of sums results do not depend on it."""
+    """Devices to run on, those of all processes together, 0 for all; but for the rounding of sums
+    results do not depend on it."""
     target_ranks: tuple[int, ...] = ()
     """The run succeeds with algorithms of at most these ranks; none for the best known ones."""
     lift: bool = True
     """Over zp, count an algorithm only once it is lifted to the integers or rationals."""
     max_minutes: float = 30.0
     """The run gives up after this much wall time, compilation included."""
+    checkpoint_minutes: float = 1.0
+    """Wall time between two checkpoints; what came after the last one is lost with the process."""
+
+    @property
+    def agents(self) -> tuple["Config", ...]:
+        """For each of its agents, the configuration of a run of that agent alone."""
+        seeds = range(self.seed, self.seed + self.num_seeds)
+        return tuple(dataclasses.replace(self, seed=seed, num_seeds=1) for seed in seeds)
 
     # Derived objects -----------------------------------------------------------------------------
 
@@ -224,12 +239,31 @@ class Config:
 
     @property
     def num_devices(self) -> int:
-        return self.devices or jax.local_device_count()
+        return self.devices or jax.device_count()
 
     # Checks --------------------------------------------------------------------------------------
 
     def validate(self) -> None:
-        """Refuses what cannot run, before anything is compiled.
+        """Refuses what cannot run on the devices that are here, before anything is compiled.
+
+        Raises:
+            ConfigError: one sentence with the field, its value and what would work.
+        """
+        check_types(self)
+        available, processes = jax.device_count(), jax.process_count()
+        _require(
+            self.devices <= available,
+            f"devices is {self.devices}, but there are only {available}; use 0 for all of them",
+        )
+        _require(
+            processes == 1 or self.devices in (0, available),
+            f"devices is {self.devices}, but {processes} processes with {available} devices run "
+            "together, and none can be left out; use 0 for all of them",
+        )
+        self.validate_for(self.num_devices)
+
+    def validate_for(self, devices: int) -> None:
+        """Refuses what cannot run on so many devices, which need not be here.
 
         Raises:
             ConfigError: one sentence with the field, its value and what would work.
@@ -262,11 +296,6 @@ class Config:
             f"search.num_actions is {actions}, more than the {space.size} actions of "
             f"{names} over {space.ring.name}; use at most {space.size}",
         )
-        devices, available = self.num_devices, jax.local_device_count()
-        _require(
-            devices <= available,
-            f"devices is {devices}, but there are only {available}; use 0 for all of them",
-        )
         games = self.selfplay.num_games
         _require(
             games % devices == 0,
@@ -280,13 +309,21 @@ class Config:
                 f"learner.{field} is {batch}; it must be a multiple or a divisor of "
                 f"selfplay.num_games = {games}, and a multiple of {devices} devices",
             )
-        share = self.learner.reanalysed_share
-        searched = share * self.learner.replay_batch / devices
-        _require(
-            abs(searched - round(searched)) < 1e-6,
-            f"learner.reanalysed_share is {share}, which makes {searched:g} of the replayed "
-            f"positions on each of {devices} devices; choose one that makes a whole number",
-        )
+        for field, batch, positions in (
+            ("reanalysed_share", self.learner.replay_batch, "replayed positions"),
+            ("best_games_share", self.learner.demonstration_batch, "demonstrations"),
+        ):
+            share = getattr(self.learner, field)
+            _require(
+                not share or batch,
+                f"learner.{field} is {share}, but there are no {positions} in a batch; use 0",
+            )
+            chosen = share * batch / devices
+            _require(
+                abs(chosen - round(chosen)) < 1e-6,
+                f"learner.{field} is {share}, which makes {chosen:g} of the {positions} on each of "
+                f"{devices} devices; choose one that makes a whole number",
+            )
         parts, batch = self.learner.microbatches, self.learner.replay_batch
         batch += self.learner.demonstration_batch
         _require(
@@ -379,6 +416,7 @@ _MAY_BE_ZERO = {
     "search.maxvisit_init",
     "learner.demonstration_batch",
     "learner.demonstration_steps",
+    "learner.best_games_share",
     "learner.decay_updates",
     "learner.reanalysed_share",
     "learner.swapped_share",
@@ -392,6 +430,7 @@ _MAY_BE_ZERO = {
 _AT_MOST = {
     "network.dropout": 0.9,
     "search.noise_fraction": 1.0,
+    "learner.best_games_share": 1.0,
     "learner.reanalysed_share": 1.0,
     "learner.swapped_share": 1.0,
     "game.canonical_probability": 1.0,

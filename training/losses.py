@@ -13,10 +13,18 @@ from training.replay import Example
 
 
 class Losses(NamedTuple):
-    """Of one example, or means; float32."""
+    """Of one example, or means; float32.
+
+    Attributes:
+        policy: cross-entropy of the policy.
+        value: quantile regression loss of the value.
+        value_error: distance of the mean of the quantiles from the realised return, in moves; it is
+            reported, and not learned from.
+    """
 
     policy: Float[Array, "*batch"]
     value: Float[Array, "*batch"]
+    value_error: Float[Array, "*batch"]
 
 
 def quantile_loss(quantiles: Float[Array, "q"], target: Float[Array, ""]) -> Float[Array, ""]:
@@ -50,6 +58,10 @@ def example_losses(
             params, example.state, example.tokens, method="score", rngs=rngs
         )
         policy = policy_loss(log_probs, example.weights, config.search.unsampled_mass)
-        return Losses(policy, quantile_loss(quantiles, example.value))
+        return Losses(
+            policy=policy,
+            value=quantile_loss(quantiles, example.value),
+            value_error=jnp.abs(quantiles.mean() - example.value),
+        )
 
     return jax.vmap(one)(examples, keys)

@@ -1,34 +1,25 @@
-"""What a run tells of every step: a line of metrics.jsonl, and a live table or plain lines."""
+"""What a run shows of every step: a live table in a terminal, plain lines elsewhere."""
 
-import collections
 import contextlib
-import json
-import math
-import pathlib
+import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from tensorgame.algorithms.formats.files import write_atomically
 from training.config import Config
+from training.flops import Costs
+from training.metrics import Meter, summed
+from training.writers import Writer
 
-# What the host counts since the run began, over all its sessions; checkpoints keep it.
-COUNTERS = {
-    "step": 0,
-    "seconds": 0.0,
-    "compile_seconds": 0.0,
-    "total_games": 0,
-    "total_solved": 0,
-    "total_evaluations": 0,
-}
-_METRICS = "metrics.jsonl"
-_WINDOW_SECONDS = 10.0
 _SECONDS_PER_LINE = 10.0
+# More targets than these would fill the terminal.
+_TARGETS_SHOWN = 8
 
 
 @contextlib.contextmanager
@@ -42,33 +33,55 @@ def waiting(what: str) -> Iterator[None]:
 
 
 class Progress:
-    """Tells of every step, between entering and leaving it as a context.
-
-    Attributes:
-        counters: the numbers of COUNTERS after the steps so far.
-    """
+    """Tells of every step, between entering and leaving it as a context."""
 
     def __init__(
-        self, config: Config, workdir: pathlib.Path, counters: dict[str, float], limit: float
+        self,
+        config: Config,
+        counters: Sequence[dict[str, float]],
+        limit: float,
+        costs: Costs,
+        writers: Sequence[Sequence[Writer]],
     ):
-        """Goes on from ``counters``, in a run that stops at ``limit`` seconds."""
-        self.counters = dict(counters)
+        """Goes on from ``counters``, in a run that stops at ``limit`` seconds.
+
+        Args:
+            config: the run's.
+            counters: for each agent the numbers of `training.metrics.COUNTERS`.
+            limit: seconds since the run began.
+            costs: model FLOPs of an agent.
+            writers: those of each agent, which take a line for every step.
+        """
         self._config = config
+        self._meters = [
+            Meter(one, its, costs) for one, its in zip(config.agents, counters, strict=True)
+        ]
         self._limit = limit
-        self._workdir = workdir
-        self._latest: dict[str, float | None] = dict(counters)
-        self._best_ranks: dict[str, int | None] = {}
-        self._window: collections.deque[dict[str, float]] = collections.deque()
+        self._writers = writers
         self._next_line = 0.0
+        # The lines of the newest step, before the first the counters alone.
+        self._latest: list[dict] = [{**its, "best_ranks": {}} for its in self.counters]
+
+    @property
+    def counters(self) -> list[dict[str, float]]:
+        """For each agent the numbers of `training.metrics.COUNTERS` after the steps so far."""
+        return [meter.counters for meter in self._meters]
+
+    @property
+    def step(self) -> int:
+        """Steps so far."""
+        return self._meters[0].counters["step"]
+
+    @property
+    def compile_seconds(self) -> float:
+        """Of the run so far."""
+        return self._meters[0].counters["compile_seconds"]
 
     def __enter__(self) -> "Progress":
-        # A run that was killed wrote of steps after its last checkpoint, which are made again.
-        path, lines = self._workdir / _METRICS, read_metrics(self._workdir)
-        kept = [line for line in lines if line["step"] <= self.counters["step"]]
-        text = "".join(json.dumps(line) + "\n" for line in kept)
-        write_atomically(path, text.encode())
         with contextlib.ExitStack() as stack:
-            self._file = stack.enter_context(path.open("a", buffering=1))
+            for writer in itertools.chain(*self._writers):
+                writer.begin(self.step)
+                stack.callback(writer.close)
             self._is_live = stack.enter_context(_live(self._table, transient=False))
             self._close = stack.pop_all().close
         return self
@@ -76,72 +89,92 @@ class Progress:
     def __exit__(self, *_exception: object) -> None:
         self._close()
 
-    def update(
-        self, metrics: dict[str, float], best_ranks: dict[str, int | None], seconds: float
-    ) -> None:
-        """Counts and tells one step.
+    def flush(self) -> None:
+        """Leaves on disk what the writers have taken."""
+        for writer in itertools.chain(*self._writers):
+            writer.flush()
 
-        Args:
-            metrics: of the step; games, solved and evaluations also add to the totals.
-            best_ranks: products of the best algorithm so far for each target, by name.
-            seconds: wall time since the run began.
-        """
-        self.counters["step"] += 1
-        self.counters["seconds"] = round(seconds, 3)
-        for name in ("games", "solved", "evaluations"):
-            self.counters[f"total_{name}"] += int(metrics[name])
-        # JSON knows no infinity, and a float32 no more digits.
-        numbers = {k: float(f"{v:.7g}") if math.isfinite(v) else None for k, v in metrics.items()}
-        self._latest = {**self.counters, **self._recent(), **numbers}
-        self._best_ranks = best_ranks
-        line = {**self._latest, "best_ranks": best_ranks}
-        self._file.write(json.dumps(line) + "\n")
+    def update(
+        self,
+        metrics: Sequence[dict[str, np.ndarray]],
+        best_ranks: Sequence[dict[str, int | None]],
+        seconds: float,
+    ) -> None:
+        """Counts and tells one step of each agent; for the arguments see `Meter.measure`."""
+        self._latest = [
+            meter.measure(one, ranks, seconds)
+            for meter, one, ranks in zip(self._meters, metrics, best_ranks, strict=True)
+        ]
+        for line, writers in zip(self._latest, self._writers, strict=True):
+            for writer in writers:
+                writer.write(line)
         if not self._is_live and seconds >= self._next_line:
             self._next_line = seconds + _SECONDS_PER_LINE
-            print(", ".join(f"{name} {value}" for name, value in self._rows()), flush=True)
+            line = summed(self._latest)
+            rows = self._essentials(line) + _losses(line)
+            print(", ".join(f"{name} {value}" for name, value in rows), flush=True)
 
-    def _recent(self) -> dict[str, float | None]:
-        """Rates over the last seconds."""
-        now = dict(self.counters)
-        self._window.append(now)
-        while (
-            len(self._window) > 2 and now["seconds"] - self._window[0]["seconds"] > _WINDOW_SECONDS
-        ):
-            self._window.popleft()
-        change = {name: now[name] - value for name, value in self._window[0].items()}
-        return {
-            "evaluations_per_second": _ratio(change["total_evaluations"], change["seconds"]),
-            "solved_share": _ratio(change["total_solved"], change["total_games"]),
-        }
+    def _best(self) -> list[tuple[str, str]]:
+        """The best rank of each target, of several agents side by side."""
+        ranks = [line["best_ranks"] for line in self._latest]
+        best = [
+            (name, [each[name] for each in ranks], wanted)
+            for name, wanted in zip(ranks[0], self._config.ranks_wanted, strict=False)
+        ]
+        rows = [
+            (f"best {name}", f"{' '.join(str(x or '-') for x in found)} (wanted {wanted})")
+            for name, found, wanted in best[:_TARGETS_SHOWN]
+        ]
+        if len(best) > _TARGETS_SHOWN:
+            there = sum(all(x and x <= wanted for x in found) for _, found, wanted in best)
+            rows.append(("targets", f"{there} of {len(best)} have the rank wanted"))
+        return rows
 
-    def _rows(self) -> list[tuple[str, str]]:
-        """Names and values of what is shown."""
-
-        def show(name: str, form: str) -> str:
-            value = self._latest.get(name)
-            return "-" if value is None else format(value, form)
-
-        losses = [name for name in self._latest if name.endswith("_loss")]
+    def _essentials(self, line: dict) -> list[tuple[str, str]]:
+        """Names and values of what a run is about."""
+        peak = line.get("share_of_peak")
+        of_peak = "" if peak is None else f" ({peak:.1%} of peak)"
+        games = f"{_form(line, 'total_games', ',')} ({_form(line, 'games_per_second', ',.3g')}/s)"
+        lately = _form(line, "solved_share", ".1%")
         return [
-            ("time", f"{_clock(self._latest['seconds'])} of {_clock(self._limit)}"),
-            ("step", show("step", ",")),
-            ("games", show("total_games", ",")),
-            ("solved", f"{show('total_solved', ',')} (lately {show('solved_share', '.1%')})"),
-            *(
-                (f"best {name}", f"{rank or '-'} (wanted {wanted})")
-                for (name, rank), wanted in zip(
-                    self._best_ranks.items(), self._config.ranks_wanted, strict=False
-                )
-            ),
-            ("evaluations/s", show("evaluations_per_second", ",.0f")),
-            *((name.replace("_", " "), show(name, ".3g")) for name in losses),
+            ("time", f"{_clock(line['seconds'])} of {_clock(self._limit)}"),
+            ("step", _form(line, "step", ",")),
+            ("games", games),
+            ("solved", f"{_form(line, 'total_solved', ',')} (lately {lately})"),
+            *self._best(),
+            ("evaluations/s", _form(line, "evaluations_per_second", ",.0f")),
+            ("TFLOP/s", _form(line, "flops_per_second", ".3g", 1e12) + of_peak),
         ]
 
     def _table(self) -> Panel:
+        line = summed(self._latest)
         table = Table.grid(padding=(0, 2))
-        for row in self._rows():
+        for row in self._essentials(line) + _losses(line) + _details(line):
             table.add_row(*row)
         return Panel(table, title=title(self._config), subtitle="Ctrl-C saves and stops", width=64)
+
+
+def _form(line: dict, name: str, form: str, scale: float = 1.0) -> str:
+    value = line.get(name)
+    return "-" if value is None else format(value if scale == 1 else value / scale, form)
+
+
+def _losses(line: dict) -> list[tuple[str, str]]:
+    names = [name for name in line if name.endswith("_loss")]
+    return [(name.replace("_", " "), _form(line, name, ".3g")) for name in names]
+
+
+def _details(line: dict) -> list[tuple[str, str]]:
+    """What tells how well it goes; what the run does not measure is left out."""
+    rows = {
+        "value error": _form(line, "value_error", ".3g"),
+        "root entropy": _form(line, "root_entropy", ".3g"),
+        "tree depth": _form(line, "tree_depth", ".3g"),
+        "gradient norm": _form(line, "gradient_norm", ".3g"),
+        "replay age": _form(line, "replay_age", ",.3g"),
+        "memory": _form(line, "peak_memory_bytes", ",.1f", 2**30) + " GiB at most",
+    }
+    return [(name, value) for name, value in rows.items() if not value.startswith("-")]
 
 
 @contextlib.contextmanager
@@ -155,22 +188,13 @@ def _live(render: Callable[[], RenderableType], *, transient: bool) -> Iterator[
         yield True
 
 
-def read_metrics(workdir: pathlib.Path) -> list[dict]:
-    """The complete lines of metrics.jsonl, none if there is no such file."""
-    path = workdir / _METRICS
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
-
-
-def _ratio(part: float, whole: float) -> float | None:
-    return round(part / whole, 4) if whole else None
-
-
 def title(config: Config) -> str:
     """Names a run."""
     first, *others = config.game.targets
     targets = f"{first} and {len(others)} more" if others else first
-    return f"{targets} over {config.ring.name}, seed {config.seed}"
+    last = config.seed + config.num_seeds - 1
+    seeds = f"seed {config.seed}" if config.num_seeds == 1 else f"seeds {config.seed} to {last}"
+    return f"{targets} over {config.ring.name}, {seeds}"
 
 
 def _clock(seconds: float) -> str:

@@ -1,18 +1,21 @@
-"""What is learned from: positions of finished games, and random demonstrations.
+"""What is learned from: positions of finished games, and demonstrations.
 
-Every game in progress owns a small ring of its own finished games. Nothing is shared between games,
-so what is learned does not depend on how the games are spread over devices.
+Every game in progress owns a small ring of its own finished games. Nothing of it is shared between
+games, so what is learned does not depend on how the games are spread over devices. Demonstrations
+are random, or some of them the best games (`training.best_games`).
 """
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float32, Int8, Int16, Int32, Integer, Key
+import numpy as np
+from jaxtyping import Array, Bool, Float32, Int, Int8, Int16, Int32, Integer, Key
 
-from tensorgame.factors import outer_sum
+from tensorgame.demonstrations import Demonstration
 from tensorgame.game import State
 from tensorgame.symmetries import choose, permute_state, permute_tokens, swap_with_last
+from training.best_games import SolvedGame, sample_best
 from training.config import Config
 
 
@@ -26,6 +29,7 @@ class PlayedGame(NamedTuple):
         weights: their improved policy, (R, K), float32.
         length: number of moves, int32 scalar.
         penalty: subtracted from the return at the end; 0 if solved. float32 scalar.
+        step: the training step of the last move, int32 scalar.
     """
 
     start: Integer[Array, "S S S"]
@@ -34,6 +38,7 @@ class PlayedGame(NamedTuple):
     weights: Float32[Array, "R K"]
     length: Int32[Array, ""]
     penalty: Float32[Array, ""]
+    step: Int32[Array, ""]
 
 
 class Replay(NamedTuple):
@@ -51,12 +56,14 @@ class Example(NamedTuple):
         tokens: A actions, (A, k), int32.
         weights: the policy target on them, (A,), float32.
         value: the return-to-go in moves, float32 scalar.
+        step: the training step in which its game ended, int32 scalar; 0 for a demonstration.
     """
 
     state: State
     tokens: Int32[Array, "A k"]
     weights: Float32[Array, "A"]
     value: Float32[Array, ""]
+    step: Int32[Array, ""]
 
 
 def empty_replay(game: PlayedGame, kept_games: int) -> Replay:
@@ -120,44 +127,70 @@ def _example(
         first = jnp.zeros_like(weights).at[0].set(1.0)
         weights = jnp.where(is_swapped, first, weights)
     return Example(
-        state=_position(config, game, move),
+        state=config.rules.after(game.start, game.actions, move),
         tokens=tokens,
         weights=weights,
         value=(move - game.length) - game.penalty,
+        step=game.step,
     )
 
 
-def _position(config: Config, game: PlayedGame, move: Int32[Array, ""]) -> State:
-    """The state of ``game`` before ``move``, rebuilt from its start and its moves."""
-    past = jnp.arange(config.max_moves) < move
-    played = jnp.where(past[:, None, None], game.actions, 0)
-    residual = config.ring.reduce(game.start.astype(jnp.int32) - outer_sum(played))
-    recent = move - 1 - jnp.arange(config.game.history)
-    history = jnp.where((recent >= 0)[:, None, None], game.actions[recent], 0)
-    return State(residual.astype(game.start.dtype), move, history)
-
-
 def sample_demonstrations(config: Config, keys: Key[Array, "N"]) -> Example:
-    """One random demonstration for each of N keys, with up to K of its factors as targets.
+    """One random demonstration for each of N keys."""
+    sampler = config.demonstrator
+    return jax.vmap(lambda key: _shown(config, sampler(key)))(keys)
+
+
+def _sample_best(
+    config: Config, keys: Key[Array, "N"], best: SolvedGame
+) -> tuple[Example, Bool[Array, "N"]]:
+    """One position of the best games for each of N keys, and whether there was a game."""
+
+    def draw(key: jax.Array) -> tuple[Example, jax.Array]:
+        # Splitting a key and folding small numbers into it may give the same keys.
+        game, available = sample_best(config, best, jax.random.fold_in(key, 2**31 + 3))
+        return _shown(config, game), available
+
+    return jax.vmap(draw)(keys)
+
+
+def _shown(config: Config, demonstration: Demonstration) -> Example:
+    """ONE demonstration to learn from, with up to K of its factors as targets.
 
     Any factor that is left is as good a next move as any other: the target is uniform.
     """
     actions = config.search.num_actions
-    sampler, space = config.demonstrator, config.action_space
+    shown = demonstration.actions[:actions]
+    shown = jnp.pad(shown, ((0, actions - len(shown)), (0, 0), (0, 0)))
+    targets = jnp.minimum(demonstration.count, actions)
+    return Example(
+        state=demonstration.state,
+        tokens=config.action_space.encode(shown),
+        weights=jnp.where(jnp.arange(actions) < targets, 1.0 / targets, 0.0),
+        value=-demonstration.count.astype(jnp.float32),
+        step=jnp.zeros((), jnp.int32),
+    )
 
-    def draw(key: jax.Array) -> Example:
-        demonstration = sampler(key)
-        shown = demonstration.actions[:actions]
-        shown = jnp.pad(shown, ((0, actions - len(shown)), (0, 0), (0, 0)))
-        targets = jnp.minimum(demonstration.count, actions)
-        return Example(
-            state=demonstration.state,
-            tokens=space.encode(shown),
-            weights=jnp.where(jnp.arange(actions) < targets, 1.0 / targets, 0.0),
-            value=-demonstration.count.astype(jnp.float32),
-        )
 
-    return jax.vmap(draw)(keys)
+def spread(count: int, share: float) -> Int[np.ndarray, "M"]:
+    """The given share of the places 0..count - 1, spread evenly.
+
+    So the same are chosen on any number of devices, if the share of each is a whole number.
+    """
+    steps = np.floor(np.arange(count + 1) * share + 1e-6)
+    return np.flatnonzero(np.diff(steps))
+
+
+def put(
+    examples: Example, places: Int[np.ndarray, "M"], others: Example, mask: Bool[Array, "M"]
+) -> Example:
+    """N examples, at M places replaced by others where the mask says so."""
+
+    def put_one(old: jax.Array, new: jax.Array) -> jax.Array:
+        chosen = mask.reshape(-1, *[1] * (new.ndim - 1))
+        return old.at[places].set(jnp.where(chosen, new, old[places]))
+
+    return jax.tree.map(put_one, examples, others)
 
 
 def sample_batch(
@@ -165,8 +198,12 @@ def sample_batch(
     replay_keys: Key[Array, "N_replay"],
     demonstration_keys: Key[Array, "N_demonstrations"],
     replay: Replay,
+    best: SolvedGame | None = None,
 ) -> tuple[Example, Bool[Array, "N"]]:
     """A batch: a position of a finished game for each replay key, and demonstrations.
+
+    With the best games (targets, M), these make ``learner.best_games_share`` of the demonstrations
+    that have a key; a random one takes the place of a game of which there is none yet.
 
     A place whose ring is still empty learns from a demonstration instead, so that no work is lost
     while nothing has been played; but not if there are no demonstrations at all.
@@ -179,6 +216,10 @@ def sample_batch(
         return played, available
     keys = jnp.concatenate([replay_keys, demonstration_keys])
     demonstrations = sample_demonstrations(config, keys)
+    if best is not None:
+        chosen = spread(len(demonstration_keys), config.learner.best_games_share)
+        games, known = _sample_best(config, demonstration_keys[chosen], best)
+        demonstrations = put(demonstrations, len(replay_keys) + chosen, games, known)
 
     def select(own: jax.Array, other: jax.Array) -> jax.Array:
         mask = available.reshape(-1, *[1] * (own.ndim - 1))

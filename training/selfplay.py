@@ -11,6 +11,7 @@ from search.search import search
 from search.tree import SearchResult
 from tensorgame.game import State
 from tensorgame.symmetries import Basis, change_basis, to_canonical
+from training.best_games import SolvedGame, describe, insert
 from training.config import Config
 from training.replay import PlayedGame, Replay, keep
 
@@ -43,14 +44,38 @@ class Found(NamedTuple):
     actions: Int32[Array, "*batch R 3 S"]
 
 
-class PlayStatistics(NamedTuple):
-    """Sums over the games that finished and the moves made; float32 scalars."""
+class Kept(NamedTuple):
+    """What is kept of finished games.
 
-    games: Float32[Array, ""]
-    solved: Float32[Array, ""]
-    returns: Float32[Array, ""]
-    entropy: Float32[Array, ""]
-    moves: Float32[Array, ""]
+    Attributes:
+        replay: a ring of them for each of B games in progress.
+        found: the shortest of each of N targets in this step.
+        best: the shortest of each in the run, (N, M); None if nothing is learned from them.
+    """
+
+    replay: Replay
+    found: Found
+    best: SolvedGame | None
+
+
+class PlayStatistics(NamedTuple):
+    """Sums over the games that finished and the moves made; float32.
+
+    Attributes:
+        games: finished games of each of N targets, (N,).
+        solved: those of them that were solved with each number of moves, 0 to R_limit: (N, R + 1).
+        returns: of the finished games, a scalar.
+        entropy: of the roots' priors in nats, a scalar.
+        depth: of the search trees in moves, a scalar.
+        moves: moves made, a scalar.
+    """
+
+    games: Float32[Array, "*batch N"]
+    solved: Float32[Array, "*batch N lengths"]
+    returns: Float32[Array, "*batch"]
+    entropy: Float32[Array, "*batch"]
+    depth: Float32[Array, "*batch"]
+    moves: Float32[Array, "*batch"]
 
 
 def new_episode(config: Config, key: Key[Array, ""]) -> Episode:
@@ -79,6 +104,7 @@ def new_episode(config: Config, key: Key[Array, ""]) -> Episode:
         weights=jnp.zeros((moves, actions), jnp.float32),
         length=jnp.zeros((), jnp.int32),
         penalty=jnp.zeros((), jnp.float32),
+        step=jnp.zeros((), jnp.int32),
     )
     return Episode(start, index, basis, played)
 
@@ -90,28 +116,36 @@ def nothing_found(config: Config) -> Found:
     return Found(jnp.full(count, moves + 1, jnp.int32), actions)
 
 
-def no_statistics() -> PlayStatistics:
+def no_statistics(config: Config) -> PlayStatistics:
     """The `PlayStatistics` of no move."""
-    return PlayStatistics(*[jnp.zeros(())] * len(PlayStatistics._fields))
+    count, zero = len(config.targets), jnp.zeros(())
+    return PlayStatistics(
+        games=jnp.zeros(count),
+        solved=jnp.zeros((count, config.max_moves + 1)),
+        returns=zero,
+        entropy=zero,
+        depth=zero,
+        moves=zero,
+    )
 
 
 def play_move(
     config: Config,
     params: dict,
     keys: Key[Array, "B"],
+    step: Int32[Array, ""],
     episodes: Episode,
-    replay: Replay,
-    found: Found,
-) -> tuple[Episode, Replay, Found, PlayStatistics]:
+    kept: Kept,
+) -> tuple[Episode, Kept, PlayStatistics]:
     """Makes one move in each of B games.
 
     Args:
         config: the run's.
         params: of the network that plays.
         keys: one typed key a game, (B,), consumed.
+        step: the number of the training step.
         episodes: B games.
-        replay: where the finished ones go.
-        found: the shortest solved games so far.
+        kept: where the finished ones go.
 
     Returns:
         The games after the move, finished ones having been begun anew, and the rest updated.
@@ -120,28 +154,43 @@ def play_move(
     result = search(
         config.agent, config.search, params, search_keys, episodes.state, config.permutations
     )
-    episodes = jax.vmap(_advance, in_axes=(None, 0, 0))(config, episodes, result)
+    advance = jax.vmap(_advance, in_axes=(None, None, 0, 0))
+    episodes = advance(config, step, episodes, result)
     done = jax.vmap(config.rules.done)(episodes.state)
     solved = jax.vmap(config.rules.solved)(episodes.state)
-    replay = jax.vmap(keep)(replay, episodes.played, done)
-    statistics = PlayStatistics(
-        games=done.sum(dtype=jnp.float32),
-        solved=solved.sum(dtype=jnp.float32),
-        returns=jnp.where(done, -episodes.played.length - episodes.played.penalty, 0.0).sum(),
-        entropy=result.entropy.sum(),
-        moves=jnp.array(len(keys), jnp.float32),
-    )
-    found = _shorter(config, found, episodes, solved)
+    kept = _keep(config, kept, episodes, done, solved)
+    statistics = _statistics(config, episodes, result, done, solved)
     fresh = jax.vmap(new_episode, in_axes=(None, 0))(config, reset_keys)
     episodes = jax.tree.map(
         lambda new, old: jnp.where(done.reshape(-1, *[1] * (old.ndim - 1)), new, old),
         fresh,
         episodes,
     )
-    return episodes, replay, found, statistics
+    return episodes, kept, statistics
 
 
-def _advance(config: Config, episode: Episode, result: SearchResult) -> Episode:
+def _statistics(
+    config: Config,
+    episodes: Episode,
+    result: SearchResult,
+    done: Bool[Array, "B"],
+    solved: Bool[Array, "B"],
+) -> PlayStatistics:
+    """Of the move that B games have just made."""
+    none, target, played = no_statistics(config), episodes.target, episodes.played
+    return PlayStatistics(
+        games=none.games.at[target].add(done),
+        solved=none.solved.at[target, played.length].add(solved),
+        returns=jnp.where(done, -played.length - played.penalty, 0.0).sum(),
+        entropy=result.entropy.sum(),
+        depth=result.depth.sum(),
+        moves=jnp.array(len(done), jnp.float32),
+    )
+
+
+def _advance(
+    config: Config, step: Int32[Array, ""], episode: Episode, result: SearchResult
+) -> Episode:
     """Makes the chosen move of ONE game and writes it down."""
     state, reward = config.rules.step(episode.state, result.action)
     move, played = episode.state.moves, episode.played
@@ -152,8 +201,30 @@ def _advance(config: Config, episode: Episode, result: SearchResult) -> Episode:
         weights=played.weights.at[move].set(result.weights),
         length=state.moves,
         penalty=-1.0 - reward,
+        step=step,
     )
     return episode._replace(state=state, played=played)
+
+
+def _keep(
+    config: Config,
+    kept: Kept,
+    episodes: Episode,
+    done: Bool[Array, "B"],
+    solved: Bool[Array, "B"],
+) -> Kept:
+    """What is kept, with those of B games that have just been finished."""
+    played, best = episodes.played, kept.best
+    if best is not None:
+        games = jax.vmap(describe, in_axes=(None, 0, 0, 0, 0))(
+            config, played.actions, episodes.basis, played.length, solved
+        )
+        best = insert(best, games, episodes.target)
+    return Kept(
+        replay=jax.vmap(keep)(kept.replay, played, done),
+        found=_shorter(config, kept.found, episodes, solved),
+        best=best,
+    )
 
 
 def _shorter(config: Config, found: Found, episodes: Episode, solved: Bool[Array, "B"]) -> Found:

@@ -103,6 +103,24 @@ def test_the_entropy_is_that_of_the_prior_of_the_samples(middle, variants, name)
     np.testing.assert_allclose(result.entropy, terms.sum(axis=1), rtol=1e-3)
 
 
+def node_depths(tree, game: int) -> list[int]:
+    """Moves from the root to each node below it; an ended game has no moves."""
+    depths, ended = [0], [False]
+    for parent, slot in zip(tree.parents[game, 1:], tree.action_from_parent[game, 1:], strict=True):
+        depths.append(depths[parent] + (not ended[parent]))
+        ended.append(tree.children_discounts[game, parent, slot] == 0)
+    return depths[1:]
+
+
+@every_variant
+def test_the_depth_is_that_of_the_nodes(middle, name):
+    for moves in (1, LIMIT - 1):
+        result, tree, _ = middle(name, moves=moves)
+        expected = [np.mean(node_depths(tree, game)) for game in range(GAMES)]
+        np.testing.assert_allclose(result.depth, expected, rtol=1e-6)
+        assert (result.depth > 1).any() == (moves < LIMIT - 1), "the last move ends the game"
+
+
 @every_variant
 def test_the_value_is_the_mean_of_the_visited_actions_under_the_weights(middle, variants, name):
     result, tree, _ = middle(name)

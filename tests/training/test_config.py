@@ -16,7 +16,8 @@ from training.config import (
     LearnerConfig,
     SelfPlayConfig,
 )
-from training.step import make_init, make_mesh, make_step
+from training.mesh import make_mesh
+from training.step import make_init, make_step
 
 RUNS = {
     "default": Config(),
@@ -37,7 +38,8 @@ RUNS = {
         selfplay=SelfPlayConfig(num_games=8, moves_per_step=1, kept_games=1),
         learner=LearnerConfig(replay_batch=4, demonstration_batch=24, warmup_updates=0),
     ),
-    "several targets, a prime modulus, symmetries, swapped moves": Config(
+    "several targets, a prime modulus, symmetries, swapped moves, best games, two agents": Config(
+        num_seeds=2,
         game=GameConfig(
             targets=("matmul:1,2,2", "complex", "cyclic-convolution:3"),
             target_weights=(1.0, 2.0, 1.0),
@@ -45,7 +47,7 @@ RUNS = {
             signed_permutations=100,
             history=1,
         ),
-        learner=LearnerConfig(swapped_share=0.5),
+        learner=LearnerConfig(swapped_share=0.5, best_games_share=0.25, best_games=8),
     ),
     "the search of the paper, part of what is learned being searched again": Config(
         search=SearchConfig(algorithm="sampled_alphazero", sampling="independent"),
@@ -65,9 +67,11 @@ def test_configurations_validate_and_trace(config):
     before = jax.eval_shape(make_init(config, mesh), config.seed)
     after, output = jax.eval_shape(make_step(config, mesh), before)
     assert after == before, "a step returns what it takes"
-    count = len(config.targets)
-    assert output.found.actions.shape == (1, count, config.max_moves, 3, config.side)
-    assert all(metric.shape == () for metric in output.metrics.values())
+    count, agents = len(config.targets), (config.num_seeds,) if config.num_seeds > 1 else ()
+    assert output.found.actions.shape == (*agents, count, config.max_moves, 3, config.side)
+    shapes = {"target_games": (count,), "target_solved": (count, config.max_moves + 1)}
+    for name, metric in output.metrics.items():
+        assert metric.shape == (*agents, *shapes.get(name, ()))
 
 
 def test_zeros_choose_what_fits_the_target():

@@ -51,6 +51,7 @@ def examples(config, weights) -> Example:
         tokens=config.action_space.encode(jnp.asarray(actions)),
         weights=jnp.asarray(weights, jnp.float32),
         value=jnp.array(-2.0),
+        step=jnp.array(0),
     )
     return jax.tree.map(lambda x: x[None], example)
 
@@ -69,6 +70,8 @@ def test_the_policy_loss_is_the_cross_entropy_over_actions_with_weight(tiny, ran
     expected = -(0.75 * log_probs[0] + 0.25 * log_probs[1])
     np.testing.assert_allclose(losses.policy, [expected], rtol=1e-5)
     np.testing.assert_allclose(losses.value, [quantile_loss(quantiles, one.value)], rtol=1e-5)
+    error = abs(np.mean(quantiles) - one.value)
+    np.testing.assert_allclose(losses.value_error, [error], rtol=1e-5)
     assert log_probs[2] < -1e6, "padding is no action"
 
 

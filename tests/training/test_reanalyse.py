@@ -28,7 +28,7 @@ def searched_again(tiny, trained, monkeypatch):
         )
         weights = jnp.full((count, actions), 1 / actions)
         nothing = jnp.zeros(count)
-        return SearchResult(jnp.zeros((count, 3, 2), jnp.int8), tokens, weights, nothing, nothing)
+        return SearchResult(jnp.zeros((count, 3, 2), jnp.int8), tokens, weights, *[nothing] * 3)
 
     monkeypatch.setattr(training.reanalyse, "search", search)
     learner = dataclasses.replace(tiny.learner, reanalysed_share=0.5)

@@ -48,6 +48,7 @@ def play(config: Config, moves: list) -> tuple[PlayedGame, list]:
         weights=rng.random((limit, actions), np.float32),
         length=np.int32(len(moves)),
         penalty=np.float32(-1 - reward),
+        step=np.int32(10 * len(moves)),
     )
     return game, states
 
@@ -85,6 +86,7 @@ def test_positions_are_those_that_were_played(config, moves, penalty):
         np.testing.assert_array_equal(example.tokens, game.tokens[move])
         np.testing.assert_array_equal(example.weights, game.weights[move])
         assert example.value == -(len(moves) - move) - penalty
+        assert example.step == game.step
 
 
 def test_the_ring_keeps_the_last_games(config):

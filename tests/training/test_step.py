@@ -2,8 +2,8 @@
 
 import dataclasses
 import functools
-import math
 import os
+import pathlib
 import re
 import subprocess
 import sys
@@ -15,28 +15,38 @@ import pytest
 
 from tensorgame.algorithms.factorization import Factorization
 from training.config import Config
+from training.learning import accumulate, make_optimizer
 from training.losses import Losses
-from training.step import accumulate, make_init, make_mesh, make_optimizer, make_step
+from training.mesh import make_mesh
+from training.step import make_init, make_step
 
 METRICS = {
     "games",
     "solved",
+    "target_games",
+    "target_solved",
+    "moves",
     "evaluations",
     "return",
     "root_entropy",
+    "tree_depth",
     "gradient_norm",
+    "update_norm",
+    "replay_age",
     "policy_loss",
     "value_loss",
     "demonstration_policy_loss",
     "demonstration_value_loss",
+    "value_error",
+    "demonstration_value_error",
 }
 
 
 def check_found(config: Config, found) -> list[int]:
-    """Proves what each device has found; returns the numbers of moves."""
+    """Proves what was found; returns the numbers of moves."""
     lengths = []
     (target,) = config.targets
-    for (moves,), (actions,) in zip(found.moves, found.actions, strict=True):
+    for moves, actions in zip(found.moves, found.actions, strict=True):
         assert not actions[moves:].any()
         if moves <= config.max_moves:
             u, v, w = (actions[:moves, i, :size].T for i, size in enumerate(target.shape))
@@ -77,7 +87,7 @@ def test_a_step_returns_what_it_takes(trainer):
 def test_metrics_are_finite_and_complete(trained):
     for output in trained[1]:
         assert set(output.metrics) == METRICS
-        assert all(math.isfinite(value) for value in output.metrics.values())
+        assert all(np.isfinite(value).all() for value in output.metrics.values())
 
 
 def test_what_is_counted_adds_up(tiny, trained):
@@ -92,7 +102,13 @@ def test_what_is_counted_adds_up(tiny, trained):
     for output in outputs:
         (length,) = output.found.moves
         assert (output.metrics["solved"] > 0) == (length <= tiny.max_moves)
-        assert output.metrics["solved"] <= output.metrics["games"]
+        metrics = output.metrics
+        assert metrics["evaluations"] == metrics["moves"] * (tiny.search.num_simulations + 1)
+        assert metrics["target_games"].tolist() == [metrics["games"]]
+        assert metrics["target_solved"].sum() == metrics["solved"] <= metrics["games"]
+        lengths = np.flatnonzero(metrics["target_solved"][0])
+        assert not len(lengths) or lengths.min() == length
+        assert (1 <= metrics["tree_depth"] <= tiny.max_moves) == (metrics["moves"] > 0)
         assert 0 <= output.metrics["root_entropy"] <= np.log(tiny.search.num_actions) + 1e-4
 
 
@@ -129,9 +145,9 @@ def test_learning_lowers_the_losses(trained):
 CALLEES = r"(?:body|condition|to_apply|calls|\w+_computations?)=\{?(%[\w.-]+(?:, %[\w.-]+)*)"
 
 
-def all_reduce_depths(hlo: str) -> list[int]:
-    """In how many loops each all-reduce of a program is."""
-    callers, reduces, name = {}, [], None
+def depths(hlo: str, operation: str) -> list[int]:
+    """In how many loops each of these operations of a program is."""
+    callers, found, name = {}, [], None
     for line in hlo.splitlines():
         if header := re.match(r"(?:ENTRY )?%?([\w.-]+) .*\{$", line):
             name = header[1]
@@ -140,8 +156,8 @@ def all_reduce_depths(hlo: str) -> list[int]:
         for callees in re.findall(CALLEES, line):
             for callee in callees.split(", "):
                 callers[callee.lstrip("%")] = (name, is_loop)
-        if re.search(r" all-reduce(-start)?\(", line):
-            reduces.append(name)
+        if re.search(rf" {operation}(-start)?\(", line):
+            found.append(name)
 
     def depth(computation: str) -> int:
         if computation not in callers:
@@ -149,56 +165,76 @@ def all_reduce_depths(hlo: str) -> list[int]:
         caller, is_loop = callers[computation]
         return depth(caller) + is_loop
 
-    return sorted(map(depth, reduces))
+    return sorted(map(depth, found))
 
 
-def test_the_only_communication_is_one_mean_an_update_and_one_sum_a_step(trainer):
-    hlo = trainer.step.lower(trainer.initial).compile().as_text()
-    # The search is two loops deep.
-    assert hlo.count(" while(") >= 4
-    assert all_reduce_depths(hlo) == [0, 1]
-    for other in ("all-gather", "all-to-all", "reduce-scatter", "collective-permute"):
-        assert f" {other}(" not in hlo
+def check_communication(hlo: str, *, exchanges: bool = False) -> None:
+    """One all-reduce in the loop over updates, one after it, and those that exchange best games."""
+    *outside, inside = depths(hlo, "all-reduce")
+    assert inside == 1
+    assert set(outside) == {0}
+    assert exchanges or len(outside) == 1
+    assert set(depths(hlo, "all-gather")) == ({0} if exchanges else set())
+    for other in ("all-to-all", "reduce-scatter", "collective-permute"):
+        assert not depths(hlo, other)
 
 
 DEVICES_SCRIPT = """
+import pathlib
 import jax, numpy as np
 from networks.network import NetworkConfig
 from search.config import SearchConfig
 from training.config import *
+from training.mesh import *
 from training.step import *
 
 config = CONFIG
 mesh = make_mesh(config)
 state, step = make_init(config, mesh)(config.seed), make_step(config, mesh)
+step = step.lower(state).compile()
+pathlib.Path("hlo.txt").write_text(step.as_text())
 for number in range(STEPS):
     state, output = step(state)
-    np.savez(f"{number}.npz", *jax.tree.leaves(jax.device_get((state.params, output))))
+    assert all(x.is_fully_replicated for x in jax.tree.leaves((state.params, output)))
+    leaves = jax.tree.leaves(jax.device_get((state.params, output, state.best)))
+    np.savez(f"{number}.npz", *leaves)
 for x in jax.tree.leaves((state.episodes, state.replay)):
-    assert len(x.sharding.device_set) == config.devices and not x.sharding.is_fully_replicated
+    assert len(x.sharding.device_set) == config.devices
+    assert x.sharding.is_fully_replicated == (config.devices == 1)
 """
 
 
-@pytest.mark.parametrize("devices", [pytest.param(2, marks=pytest.mark.slow), 8])
-def test_several_devices_make_the_same_steps_as_one(trainer, devices, tmp_path, pytestconfig):
-    config, steps = dataclasses.replace(trainer.config, devices=devices), 3
+def run_elsewhere(config: Config, steps: int, folder: pathlib.Path, root: pathlib.Path) -> None:
+    """Makes the first steps in a process with the devices of ``config``, a file of each."""
+    devices = config.devices
     script = DEVICES_SCRIPT.replace("CONFIG", repr(config)).replace("STEPS", str(steps))
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
-    path = os.pathsep.join([str(pytestconfig.rootpath), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
     run = subprocess.run(
         [sys.executable, "-c", script],
-        cwd=tmp_path,
+        cwd=folder,
         env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path},
         capture_output=True,
         text=True,
         check=False,
     )
     assert run.returncode == 0, run.stderr
+
+
+def load(path: pathlib.Path) -> list[np.ndarray]:
+    with np.load(path) as file:
+        return [file[name] for name in file.files]
+
+
+@pytest.mark.parametrize("devices", [2, pytest.param(8, marks=pytest.mark.slow)])
+def test_several_devices_make_the_same_steps_as_one(trainer, devices, tmp_path, pytestconfig):
+    config, steps = dataclasses.replace(trainer.config, devices=devices), 3
+    run_elsewhere(config, steps, tmp_path, pytestconfig.rootpath)
+    check_communication((tmp_path / "hlo.txt").read_text())
     for number in range(steps):
         state, outputs = trainer.run(number + 1)
         params, output = jax.device_get(state.params), outputs[-1]
-        with np.load(tmp_path / f"{number}.npz") as file:
-            leaves = [file[name] for name in file.files]
+        leaves = load(tmp_path / f"{number}.npz")
         others = jax.tree.unflatten(jax.tree.structure((params, output)), leaves)
         other_params, other = others
         jax.tree.map(
@@ -206,9 +242,60 @@ def test_several_devices_make_the_same_steps_as_one(trainer, devices, tmp_path, 
             (other_params, other.metrics),
             (params, output.metrics),
         )
-        assert other.found.moves.shape == (devices, 1)
-        assert min(check_found(config, other.found)) == output.found.moves.item()
+        check_found(config, other.found)
+        jax.tree.map(np.testing.assert_array_equal, other.found, output.found)
     assert output.metrics["games"] == trainer.config.selfplay.num_games
+
+
+@pytest.mark.slow
+def test_the_best_games_are_the_same_on_several_devices(tiny, tmp_path, pytestconfig):
+    learner = dataclasses.replace(tiny.learner, best_games_share=0.5, best_games=4)
+    # Over Z_2 games are solved by chance from the first.
+    game = dataclasses.replace(tiny.game, ring="z2")
+    steps, runs = 10, {}
+    for devices in (1, 2):
+        config = dataclasses.replace(tiny, game=game, learner=learner, devices=devices)
+        folder = tmp_path / str(devices)
+        folder.mkdir()
+        run_elsewhere(config, steps, folder, pytestconfig.rootpath)
+        runs[devices] = [load(folder / f"{number}.npz") for number in range(steps)]
+    check_communication((folder / "hlo.txt").read_text(), exchanges=True)
+    params = len(jax.tree.leaves(make_shapes(config).params))
+    for one, two in zip(runs[1], runs[2], strict=True):
+        for a, b in zip(one[:params], two[:params], strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+        for a, b in zip(one[-4:], two[-4:], strict=True):
+            np.testing.assert_array_equal(a, b)
+    lengths, prints = runs[2][-1][-4:-2]
+    assert (lengths <= tiny.max_moves).sum() > 1
+    assert lengths.min() == 2
+    factors = prints[lengths <= tiny.max_moves, :2]
+    assert len({each.tobytes() for each in factors}) == len(factors)
+
+
+@pytest.mark.slow
+def test_agents_are_the_runs_of_their_seeds(trainer, tmp_path, pytestconfig):
+    config, steps = dataclasses.replace(trainer.config, seed=4, num_seeds=2, devices=2), 6
+    run_elsewhere(config, steps, tmp_path, pytestconfig.rootpath)
+    check_communication((tmp_path / "hlo.txt").read_text())
+    init = make_init(trainer.config, make_mesh(trainer.config))
+    for agent, alone in enumerate(config.agents):
+        state = init(alone.seed)
+        for number in range(steps):
+            state, output = trainer.step(state)
+            mine = jax.device_get((state.params, output))
+            leaves = [leaf[agent] for leaf in load(tmp_path / f"{number}.npz")]
+            params, other = jax.tree.unflatten(jax.tree.structure(mine), leaves)
+            jax.tree.map(np.testing.assert_array_equal, other.found, output.found)
+            jax.tree.map(
+                lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
+                (params, other.metrics),
+                (mine[0], mine[1].metrics),
+            )
+
+
+def make_shapes(config: Config):
+    return jax.eval_shape(make_init(config, make_mesh(config)), config.seed)
 
 
 # The optimizer -----------------------------------------------------------------------------------
@@ -245,7 +332,7 @@ def test_the_learning_rate_falls_to_a_tenth_in_steps(tiny):
 def test_gradients_accumulate_over_parts_of_a_batch(parts):
     def objective(params: dict, batch: tuple) -> tuple[jax.Array, Losses]:
         x, empty = batch
-        losses = Losses(jnp.square(params["slope"] * x), x + empty.sum())
+        losses = Losses(jnp.square(params["slope"] * x), x + empty.sum(), x)
         return losses.policy.mean(), losses
 
     x = jnp.arange(8.0)

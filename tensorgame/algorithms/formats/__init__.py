@@ -80,17 +80,7 @@ def load_all(source: str | os.PathLike[str]) -> dict[str, Factorization]:
         return {name: released.load(name) for name in released.names()}
     if _is_released(source):
         return {str(source): released.load(str(source))}
-    content = pathlib.Path(source).read_bytes()
-    try:
-        return _read(content)
-    except ValueError as error:
-        raise ValueError(f"{os.fspath(source)}: {error}") from error
-    # Damaged archives and pickles raise errors of a dozen unrelated types; what could be wrong
-    # with the file system has been read by now.
-    except Exception as error:
-        raise ValueError(
-            f"{os.fspath(source)} is damaged: {type(error).__name__}: {error}"
-        ) from error
+    return decode(pathlib.Path(source).read_bytes(), os.fspath(source))
 
 
 def save(factorization: Factorization, path: str | os.PathLike[str]) -> None:
@@ -101,12 +91,37 @@ def save(factorization: Factorization, path: str | os.PathLike[str]) -> None:
       ValueError: the ending is unknown, or the format cannot hold the algorithm. Nothing is
         written. Text with the proof needs an algorithm that is right: `IncorrectFactorization`.
     """
-    ending = pathlib.Path(path).suffix.lower()
+    files.write_atomically(path, encode(factorization, path))
+
+
+def encode(factorization: Factorization, path: str | os.PathLike[str]) -> bytes:
+    """What ``save`` writes to ``path``, for files that are not on this machine.
+
+    Raises:
+      ValueError: as `save` does.
+    """
+    ending = pathlib.PurePath(path).suffix.lower()
     if ending not in _WRITERS:
         raise ValueError(
             f"{os.fspath(path)} ends in {ending!r}; the formats are {', '.join(_WRITERS)}"
         )
-    files.write_atomically(path, _WRITERS[ending](factorization))
+    return _WRITERS[ending](factorization)
+
+
+def decode(content: bytes, name: str) -> dict[str, Factorization]:
+    """What `load_all` reads from a file called ``name`` with this content.
+
+    Raises:
+      ValueError: the content is damaged, of an unknown format, or holds unusable values.
+    """
+    try:
+        return _read(content)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    # Damaged archives and pickles raise errors of a dozen unrelated types; what could be wrong
+    # with the file system has been read by now.
+    except Exception as error:
+        raise ValueError(f"{name} is damaged: {type(error).__name__}: {error}") from error
 
 
 def _is_released(source: str | os.PathLike[str]) -> bool:
