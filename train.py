@@ -25,6 +25,7 @@ import tyro
 from training import storage
 from training.agents import Agent, have_reached, open_agents, table
 from training.checkpoint import Checkpoints
+from training.compilation import keep_compiled
 from training.config import Config, ConfigError, check_types
 from training.distributed import (
     Distributed,
@@ -78,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = _parse(argv)
         start(arguments.distributed)
+        keep_compiled()
         arguments.run.validate()
         workdir = storage.parse(arguments.workdir or default_workdir(arguments.run))
         _check_profile(arguments.profile, workdir)

@@ -91,7 +91,7 @@ def _plant(
     def none(*shape: int) -> jax.Array:
         return jnp.full((batch, nodes, *shape), _NONE, jnp.int32)
 
-    def zeros(dtype: jnp.dtype, *shape: int) -> jax.Array:
+    def zeros(dtype: jax.typing.DTypeLike, *shape: int) -> jax.Array:
         return jnp.zeros((batch, nodes, *shape), dtype)
 
     def with_root(x: jax.Array) -> jax.Array:
@@ -181,7 +181,7 @@ def _add(
     def on_edge(old: jax.Array, value: jax.Array) -> jax.Array:
         return jnp.where(is_edge, jnp.reshape(value, (-1, 1, 1)), old)
 
-    def at_node(old: jax.Array, value: jax.Array) -> jax.Array:
+    def at_node(old: jax.Array, value: jax.Array | int) -> jax.Array:
         return old.at[:, new].set(value)
 
     return tree.replace(

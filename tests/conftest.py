@@ -4,11 +4,15 @@ import dataclasses
 import functools
 import itertools
 import os
+import shutil
+import tempfile
 from collections.abc import Callable
 
 # The tests compile much and compute little.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=1"
+# Programs that tests start keep what they compile for each other, and for nobody else.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +25,15 @@ from jaxtyping import install_import_hook
 _CHECKED = {
     "tensorgame": ("demonstrations", "factors", "game", "rings", "symmetries"),
     "networks": ("attention", "network", "policy_head", "torso", "value_head"),
-    "search": ("gumbel", "policy_loss", "sampled_alphazero", "sampling", "search", "tree"),
+    "search": (
+        "growth",
+        "gumbel",
+        "policy_loss",
+        "sampled_alphazero",
+        "sampling",
+        "search",
+        "tree",
+    ),
     "training": (
         "best_games",
         "learning",
@@ -42,6 +54,10 @@ with install_import_hook(_MODULES, "beartype.beartype"):
     from training.config import Config, GameConfig, LearnerConfig, SelfPlayConfig
     from training.mesh import make_mesh
     from training.step import StepOutput, TrainState, make_init, make_step
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(os.environ["XDG_CACHE_HOME"])
 
 
 @dataclasses.dataclass(frozen=True)
