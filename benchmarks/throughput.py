@@ -1,0 +1,263 @@
+"""How fast the training step is, where its time goes, and how far that is from the device's peak.
+
+    python benchmarks/throughput.py --settings 2,2,2 3,3,3 --output FILE
+
+The step is timed while it learns from demonstrations alone and while it plays too, and so is one
+evaluation of all games by the network; the difference between play and its evaluations is the tree
+and the game. Games have just begun, the network is untrained. The peak is that of a large bfloat16
+matrix product on the same device (float32 on a CPU). One JSON line a setting.
+"""
+
+import argparse
+import dataclasses
+import pathlib
+import statistics
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from reporting import ROOT, commit, cpu_name, report
+
+from networks.network import NetworkConfig
+from search.config import SearchConfig
+from search.tree import Simulator
+from train import load_config
+from training.config import Config, GameConfig, LearnerConfig, SelfPlayConfig
+from training.flops import costs_of
+from training.mesh import make_mesh
+from training.step import TrainState, compiler_options, make_init, make_step
+
+# The first step that plays; a number that no measurement reaches by itself.
+_PLAYS = 1_000_000
+
+_SMALL = NetworkConfig(
+    width=64,
+    layers=2,
+    heads=4,
+    policy_width=96,
+    policy_heads=6,
+    value_width=128,
+    dtype="bfloat16",
+)
+_MIDDLE = NetworkConfig(
+    width=128,
+    layers=3,
+    heads=4,
+    head_dim=32,
+    policy_width=128,
+    policy_layers=2,
+    policy_head_dim=32,
+    value_width=256,
+    dtype="bfloat16",
+)
+_LARGE = NetworkConfig(
+    width=256,
+    layers=6,
+    heads=8,
+    head_dim=32,
+    mlp_factor=4,
+    policy_width=256,
+    policy_layers=2,
+    policy_heads=8,
+    policy_head_dim=32,
+    value_width=512,
+    dtype="bfloat16",
+    remat=True,
+)
+SETTINGS: dict[str, Config] = {
+    "default": Config(),
+    "2,2,2": Config(
+        network=_SMALL,
+        search=SearchConfig(num_actions=16, num_simulations=16),
+        selfplay=SelfPlayConfig(num_games=4096),
+        learner=LearnerConfig(updates_per_step=4, replay_batch=2048, demonstration_batch=2048),
+    ),
+    "3,3,3": Config(
+        game=GameConfig(targets=("matmul:3,3,3",)),
+        network=_MIDDLE,
+        search=SearchConfig(num_actions=16, num_simulations=16),
+        selfplay=SelfPlayConfig(num_games=1024),
+        learner=LearnerConfig(updates_per_step=4, replay_batch=1024, demonstration_batch=1024),
+    ),
+    "4,4,4": Config(
+        game=GameConfig(targets=("matmul:4,4,4",)),
+        network=dataclasses.replace(_LARGE, token_size=4),
+        search=SearchConfig(num_actions=32, num_simulations=32),
+        selfplay=SelfPlayConfig(num_games=512, moves_per_step=1),
+        learner=LearnerConfig(updates_per_step=1, replay_batch=512, demonstration_batch=512),
+    ),
+    # Its step as it is, but for the games in progress and the parts of a batch.
+    "paper": dataclasses.replace(
+        load_config(ROOT / "tpu_configs" / "paper.py"),
+        selfplay=SelfPlayConfig(num_games=16, moves_per_step=1, kept_games=1),
+    ),
+}
+_PARTS = {"paper": 32}
+
+
+def main() -> None:
+    """Runs the command line."""
+    options = _parse()
+    device = jax.devices()[0]
+    origin = {
+        "device": cpu_name() if device.platform == "cpu" else device.device_kind,
+        "jax": jax.__version__,
+        "commit": options.commit or commit(),
+    }
+    peak, copy = _matmul_peak(), _copy_bandwidth()
+    for name in options.settings:
+        measured = _measure(_config(name, options), options)
+        for part in ("acting", "learning"):
+            measured[f"{part}_share_of_peak"] = round(measured[f"{part}_teraflops"] / peak, 4)
+        line = {
+            "setting": name,
+            **measured,
+            "peak_teraflops": round(peak, 1),
+            "copy_gigabytes_per_second": round(copy, 1),
+            **origin,
+        }
+        report(line, options.output)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=["default"])
+    parser.add_argument("--games", type=int, help="games in progress; the setting's")
+    parser.add_argument("--simulations", type=int, help="of each move; the setting's")
+    parser.add_argument("--windows", type=int, default=5, help="of which the median counts (5)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of a window, at least (1)")
+    parser.add_argument("--output", type=pathlib.Path, help="file that the lines are appended to")
+    parser.add_argument("--commit", help="name of this version, where there is no git checkout")
+    return parser.parse_args()
+
+
+def _config(name: str, options: argparse.Namespace) -> Config:
+    config = SETTINGS[name]
+    changes = {
+        "learner": {"demonstration_steps": _PLAYS, "microbatches": _PARTS.get(name, 1)},
+        "selfplay": {"num_games": options.games} if options.games else {},
+        "search": {"num_simulations": options.simulations} if options.simulations else {},
+    }
+    sections = {
+        section: dataclasses.replace(getattr(config, section), **fields)
+        for section, fields in changes.items()
+    }
+    config = dataclasses.replace(config, devices=1, **sections)
+    config.validate()
+    return config
+
+
+def _measure(config: Config, options: argparse.Namespace) -> dict[str, object]:
+    """The times of one setting, and what follows from them."""
+    mesh = make_mesh(config)
+    init = make_init(config, mesh)
+    began = time.perf_counter()
+    step = make_step(config, mesh).lower(jax.eval_shape(init, 0)).compile()
+    compile_seconds = time.perf_counter() - began
+    state = init(0)
+    parameters = sum(x.size for x in jax.tree.leaves(state.params))
+    evaluate = _evaluation(config, state)
+
+    def advance() -> None:
+        nonlocal state
+        state, output = step(state)
+        jax.block_until_ready(output)
+
+    update = _seconds(advance, options)
+    network = _seconds(evaluate, options)
+    state = state._replace(step=jax.device_put(jnp.int32(_PLAYS), state.step.sharding))
+    whole = _seconds(advance, options)
+    play = whole - update
+    moves = config.selfplay.num_games * config.selfplay.moves_per_step
+    each = config.search.num_simulations + 1
+    learner, costs = config.learner, costs_of(config)
+    batch = learner.replay_batch + learner.demonstration_batch
+    memory = jax.devices()[0].memory_stats() or {}
+    network_milliseconds = 1e3 * network * config.selfplay.moves_per_step * each
+    return {
+        "target": config.game.targets[0],
+        "targets": len(config.game.targets),
+        "games": config.selfplay.num_games,
+        "simulations": config.search.num_simulations,
+        "actions": config.search.num_actions,
+        "parameters": parameters,
+        "compile_seconds": round(compile_seconds, 1),
+        "evaluations_per_second": round(moves * each / whole),
+        "moves_per_second": round(moves / whole, 1),
+        "acting_evaluations_per_second": round(moves * each / play),
+        "learner_positions_per_second": round(batch * learner.updates_per_step / update),
+        "step_milliseconds": round(1e3 * whole, 3),
+        "update_milliseconds": round(1e3 * update, 3),
+        "network_milliseconds": round(network_milliseconds, 3),
+        "tree_and_game_milliseconds": round(1e3 * play - network_milliseconds, 3),
+        "megaflops_per_evaluation": round(costs.evaluation / 1e6, 2),
+        "acting_teraflops": round(moves * each * costs.evaluation / play / 1e12, 4),
+        "learning_teraflops": round(costs.learning / update / 1e12, 4),
+        "peak_memory_gigabytes": round(memory.get("peak_bytes_in_use", 0) / 1e9, 2) or None,
+    }
+
+
+def _evaluation(config: Config, state: TrainState) -> Callable[[], None]:
+    """An evaluation of all games, as the search makes them."""
+
+    def evaluate(params: dict, keys: jax.Array, states: object) -> tuple:
+        simulator = Simulator(config.agent, config.search, params, config.permutations)
+        found = simulator.evaluate(keys, states)
+        return found.value, found.sampled
+
+    keys = jax.random.split(jax.random.key(0), config.selfplay.num_games)
+    # The step takes its state over.
+    inputs = jax.tree.map(jnp.copy, (state.params, keys, state.episodes.state))
+    options = compiler_options(jax.default_backend())
+    compiled = jax.jit(evaluate, compiler_options=options).lower(*inputs).compile()
+    return lambda: jax.block_until_ready(compiled(*inputs))
+
+
+def _seconds(call: Callable[[], None], options: argparse.Namespace) -> float:
+    """Median over the windows of the mean time of a call; a long call is a window of its own."""
+    call()
+    began = time.perf_counter()
+    call()
+    count = max(1, round(options.seconds / (time.perf_counter() - began)))
+    windows = []
+    for _ in range(options.windows):
+        began = time.perf_counter()
+        for _ in range(count):
+            call()
+        windows.append((time.perf_counter() - began) / count)
+    return statistics.median(windows)
+
+
+def _matmul_peak() -> float:
+    """Tera-operations a second of a large product of random matrices."""
+    is_cpu = jax.devices()[0].platform == "cpu"
+    side, dtype = (2048, jnp.float32) if is_cpu else (8192, jnp.bfloat16)
+    a, b = (jax.random.normal(jax.random.key(i), (side, side), dtype) for i in range(2))
+    return 2 * side**3 / _repeated(jax.jit(jnp.matmul), a, b) / 1e12
+
+
+def _copy_bandwidth() -> float:
+    """Gigabytes a second, read and written, of a negation of a large array."""
+    is_cpu = jax.devices()[0].platform == "cpu"
+    x = jnp.ones(1 << (26 if is_cpu else 30), jnp.float32)
+    return 2 * x.nbytes / _repeated(jax.jit(jnp.negative), x) / 1e9
+
+
+def _repeated(function: Callable[..., jax.Array], *inputs: jax.Array, times: int = 20) -> float:
+    """Seconds of a call, of which many are on their way at once."""
+    jax.block_until_ready(function(*inputs))
+    windows = []
+    for _ in range(5):
+        began = time.perf_counter()
+        for _ in range(times):
+            result = function(*inputs)
+        jax.block_until_ready(result)
+        windows.append((time.perf_counter() - began) / times)
+    return statistics.median(windows)
+
+
+if __name__ == "__main__":
+    main()
