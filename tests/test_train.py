@@ -553,10 +553,10 @@ def test_a_run_ends_with_the_rank_and_knows_it_afterwards(play, capsys, monkeypa
 
 def test_the_budget_ends_a_run_and_a_bound_is_warned_of(play, capsys):
     play({3: STRASSEN})
-    assert train.main(["--target-ranks", "6", "--max-minutes", "0.1"]) == 1
+    assert train.main(["--target-ranks", "6", "--max-minutes", "0.05"]) == 1
     captured = capsys.readouterr()
     assert "below the proved lower bound 7" in captured.err
-    assert "0.1 minutes are used up; matmul:2,2,2, wanted with rank 6:" in captured.out
+    assert "0.05 minutes are used up; matmul:2,2,2, wanted with rank 6:" in captured.out
     assert "the best so far has 7 products" in captured.out
 
 
@@ -704,6 +704,7 @@ def test_the_true_step_finds_small_algorithms_for_several_targets(capsys):
     argv = "--game.targets matmul:1,1,2 complex --game.ring z --target-ranks 2 4 --max-minutes 2"
     argv += " --game.max-moves 5 --selfplay.num-games 8 --workdir work"
     argv += " --search.num-actions 4 --search.num-simulations 4 --network.layers 1"
+    argv += " --learner.demonstration-steps 20"
     argv += " --learner.replay-batch 8 --learner.demonstration-batch 8"
     assert train.main(argv.split()) == 0
     out = capsys.readouterr().out

@@ -35,7 +35,10 @@ def make(dtype: str = "float32", remat: bool = False):
     return head, params, embedding, tokens
 
 
-@pytest.mark.parametrize(("dtype", "remat"), [("float32", False), ("bfloat16", True)])
+@pytest.mark.parametrize(
+    ("dtype", "remat"),
+    [("float32", False), pytest.param("bfloat16", True, marks=pytest.mark.slow)],
+)
 def test_a_token_is_seen_by_all_later_ones_and_no_earlier_one(dtype, remat):
     """By the gradient of the logits in the embeddings of the tokens."""
     head, params, embedding, tokens = make(dtype, remat)

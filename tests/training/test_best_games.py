@@ -165,7 +165,7 @@ def test_games_that_are_not_solved_or_do_not_fit_are_not_kept():
     assert give(config, factors, huge, jnp.int32(7), jnp.bool_(True)).length == NO_GAME
 
 
-@pytest.mark.parametrize("ring", ["z", "z2"])
+@pytest.mark.parametrize("ring", ["z", pytest.param("z2", marks=pytest.mark.slow)])
 def test_best_games_are_shown_as_positions_in_random_order(ring):
     config = configured(ring, basis_density=0.2, target_weights=(1.0, 3.0))
     # In a basis of signs, an algorithm over Z keeps its coefficients.

@@ -59,7 +59,17 @@ RUNS = {
 }
 
 
-@pytest.mark.parametrize("config", RUNS.values(), ids=RUNS.keys())
+# Tracing takes seconds for each; the others vary every part of these two.
+_SLOW = ("default", "a single action")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(config, id=name, marks=[pytest.mark.slow] if name in _SLOW else [])
+        for name, config in RUNS.items()
+    ],
+)
 def test_configurations_validate_and_trace(config):
     config = dataclasses.replace(config, devices=1)
     config.validate()
