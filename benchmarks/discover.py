@@ -112,11 +112,13 @@ def _measure(options: argparse.Namespace, seed: int, origin: dict[str, str]) -> 
         workdir, log = pathlib.Path(folder, "work"), pathlib.Path(folder, "log")
         command = [sys.executable, str(ROOT / "train.py"), *flags, "--workdir", str(workdir)]
         limit = 60 * options.minutes + _GRACE_SECONDS
+        # Nothing that an earlier run compiled.
+        first_start = {**os.environ, "XDG_CACHE_HOME": folder}
         began = time.monotonic()
         with log.open("w") as file:
             try:
                 exit_code = subprocess.run(
-                    command, stdout=file, stderr=subprocess.STDOUT, timeout=limit
+                    command, stdout=file, stderr=subprocess.STDOUT, timeout=limit, env=first_start
                 ).returncode
             except subprocess.TimeoutExpired:
                 exit_code = None
