@@ -701,7 +701,7 @@ def test_a_damaged_checkpoint_is_skipped(play, capsys):
 
 
 def test_the_true_step_finds_small_algorithms_for_several_targets(capsys):
-    argv = "--game.targets matmul:1,1,2 complex --game.ring z --target-ranks 2 4 --max-minutes 2"
+    argv = "--game.targets matmul:1,1,2 complex --game.ring z --target-ranks 2 4 --max-minutes 10"
     argv += " --game.max-moves 5 --selfplay.num-games 8 --workdir work"
     argv += " --search.num-actions 4 --search.num-simulations 4 --network.layers 1"
     argv += " --learner.demonstration-steps 20"

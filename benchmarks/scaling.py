@@ -1,0 +1,170 @@
+"""How the training step scales over the devices of one host.
+
+    python benchmarks/scaling.py --settings 3,3,3 --devices 1 2 4 8 --output FILE
+
+Weak scaling gives every device as many games and positions as the setting has; strong scaling
+divides those of the setting. One JSON line a setting, mode and number of devices. After the strong
+runs the parameters are compared: on any number of devices they have to be the same but for the
+rounding of sums. On a CPU devices can be pretended, to see that the program is right, not fast:
+
+    export XLA_FLAGS=--xla_force_host_platform_device_count=8
+    python benchmarks/scaling.py --settings default --devices 1 2 4 8
+"""
+
+import argparse
+import collections
+import dataclasses
+import pathlib
+import re
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from reporting import commit, cpu_name, report
+from throughput import SETTINGS
+
+from training.config import Config
+from training.mesh import AXIS, make_mesh
+from training.step import TrainState, make_init, make_step
+
+_COLLECTIVE = re.compile(r" (all-reduce|all-gather|reduce-scatter|all-to-all)(?:-start)?\(")
+# A difference that the order of sums explains.
+_TOLERANCE = 1e-2
+
+
+def main() -> int:
+    """Runs the command line; returns 1 if parameters differ between numbers of devices."""
+    options = _parse()
+    device = jax.devices()[0]
+    is_same = True
+    for name in options.settings:
+        for mode in ("weak", "strong"):
+            first: dict[str, object] = {}
+            reference = None
+            for count in options.devices:
+                config = _config(SETTINGS[name], mode, count)
+                measured, params = _measure(config, options)
+                first = first or measured
+                reference = params if reference is None else reference
+                difference = _difference(params, reference) if mode == "strong" else None
+                is_same &= difference is None or difference <= _TOLERANCE
+                line = {
+                    "setting": name,
+                    "mode": mode,
+                    **measured,
+                    "efficiency": _efficiency(first, measured),
+                    "largest_difference": difference,
+                    "device": cpu_name() if device.platform == "cpu" else device.device_kind,
+                    "jax": jax.__version__,
+                    "commit": options.commit or commit(),
+                }
+                report(line, options.output)
+    return 0 if is_same else 1
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=["3,3,3"])
+    parser.add_argument("--devices", nargs="+", type=int, default=[1, 2], metavar="COUNT")
+    parser.add_argument("--steps", type=int, default=20, help="whose time counts (20)")
+    parser.add_argument("--output", type=pathlib.Path, help="file that the lines are appended to")
+    parser.add_argument("--commit", help="name of this version, where there is no git checkout")
+    return parser.parse_args()
+
+
+def _config(config: Config, mode: str, devices: int) -> Config:
+    """The setting on so many devices, playing from its first step."""
+    times = devices if mode == "weak" else 1
+    learner, selfplay = config.learner, config.selfplay
+    config = dataclasses.replace(
+        config,
+        devices=devices,
+        learner=dataclasses.replace(
+            learner,
+            demonstration_steps=0,
+            replay_batch=learner.replay_batch * times,
+            demonstration_batch=learner.demonstration_batch * times,
+        ),
+        selfplay=dataclasses.replace(selfplay, num_games=selfplay.num_games * times),
+    )
+    config.validate()
+    return config
+
+
+def _measure(config: Config, options: argparse.Namespace) -> tuple[dict[str, object], dict]:
+    """What is said of one program, and the parameters after its first steps."""
+    mesh = make_mesh(config)
+    init = make_init(config, mesh)
+    step = make_step(config, mesh).lower(jax.eval_shape(init, 0)).compile()
+    collectives = collections.Counter(_COLLECTIVE.findall(step.as_text()))
+    state, times = init(0), []
+    for _ in range(options.steps):
+        began = time.perf_counter()
+        state, output = step(state)
+        jax.block_until_ready(output)
+        times.append(time.perf_counter() - began)
+    seconds = statistics.median(times)
+    moves = config.selfplay.num_games * config.selfplay.moves_per_step
+    learner = config.learner
+    positions = learner.updates_per_step * (learner.replay_batch + learner.demonstration_batch)
+    exchange = _exchange_seconds(config, state) * learner.updates_per_step
+    measured = {
+        "devices": mesh.size,
+        "games": config.selfplay.num_games,
+        "positions": learner.replay_batch + learner.demonstration_batch,
+        "step_milliseconds": round(1e3 * seconds, 3),
+        "moves_per_second": round(moves / seconds, 1),
+        "evaluations_per_second": round(moves * (config.search.num_simulations + 1) / seconds),
+        "learner_positions_per_second": round(positions / seconds),
+        "exchange_share": round(exchange / seconds, 5),
+        "collectives": dict(collectives),
+    }
+    return measured, jax.device_get(state.params)
+
+
+def _exchange_seconds(config: Config, state: TrainState) -> float:
+    """Of one sum over the devices of arrays like the gradient, with nothing else to do."""
+    mesh = make_mesh(config)
+    everywhere = jax.sharding.PartitionSpec()
+
+    def add(tree: dict) -> dict:
+        return jax.lax.psum(tree, AXIS)
+
+    mapped = jax.shard_map(
+        add, mesh=mesh, in_specs=everywhere, out_specs=everywhere, check_vma=False
+    )
+    gradients = jax.tree.map(jnp.zeros_like, state.params)
+    return _median_seconds(jax.jit(mapped), gradients)
+
+
+def _median_seconds(function: Callable[[dict], dict], argument: dict) -> float:
+    jax.block_until_ready(function(argument))
+    times = []
+    for _ in range(20):
+        began = time.perf_counter()
+        jax.block_until_ready(function(argument))
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def _efficiency(first: dict[str, object], measured: dict[str, object]) -> float:
+    """Moves a second and device, by those of the first line."""
+    rates = [line["moves_per_second"] / line["devices"] for line in (first, measured)]
+    return round(rates[1] / rates[0], 4)
+
+
+def _difference(params: dict, reference: dict) -> float:
+    """The largest difference of a parameter, by the largest parameter."""
+    pairs = zip(jax.tree.leaves(params), jax.tree.leaves(reference), strict=True)
+    largest = max(float(np.abs(x).max()) for x in jax.tree.leaves(reference))
+    return max(float(np.abs(x - y).max()) for x, y in pairs) / largest
+
+
+if __name__ == "__main__":
+    sys.exit(main())
