@@ -36,7 +36,7 @@ from training.distributed import (
     together,
     voice,
 )
-from training.flops import costs_of
+from training.flops import Costs, costs_of
 from training.loop import DivergenceError, Loop
 from training.memory import budget, check_memory, memory_limit
 from training.mesh import make_mesh
@@ -192,7 +192,7 @@ def load_config(path: pathlib.Path) -> Config:
 def _train(run: _Run, profile: int, began: float) -> int:
     """Trains until the ranks are found or the budget used; returns the exit status."""
     compiling = time.monotonic()
-    step, state, counters = _prepare(run.config, run.checkpoints)
+    step, state, counters, costs = _prepare(run.config, run.checkpoints)
     compiling = round(time.monotonic() - compiling, 3)
     made, seconds = counters[0]["step"], counters[0]["seconds"]
     print(f"compiled in {compiling:.1f} s; at step {made} in {run.books}", flush=True)
@@ -203,7 +203,7 @@ def _train(run: _Run, profile: int, began: float) -> int:
         config=run.config,
         agents=run.agents,
         step=step,
-        progress=Progress(run.config, counters, limit, costs_of(run.config), run.writers),
+        progress=Progress(run.config, counters, limit, costs, run.writers),
         checkpoints=run.checkpoints,
         clock=lambda: time.monotonic() - began,
         limit=limit,
@@ -229,20 +229,21 @@ def _train(run: _Run, profile: int, began: float) -> int:
 
 def _prepare(
     config: Config, checkpoints: Checkpoints
-) -> tuple[Step, TrainState, list[dict[str, float]]]:
-    """The compiled step, the state to go on from, and the counters of each agent."""
+) -> tuple[Step, TrainState, list[dict[str, float]], Costs]:
+    """The compiled step and its costs, the state to go on from, and the counters of each agent."""
     mesh = make_mesh(config)
     init = make_init(config, mesh)
     shapes = jax.eval_shape(init, config.seed)
     together(lambda: _tell_memory(config, shapes, mesh))
-    # XLA compiles outside of Python's lock, so the small program costs no time of its own.
+    # XLA compiles outside of Python's lock, so what else there is to do costs no time of its own.
     with waiting("compiling the training step"), ThreadPoolExecutor(max_workers=1) as pool:
         compiled = pool.submit(make_step(config, mesh).lower(shapes).compile)
         restored = checkpoints.restore(shapes)
         state = init(config.seed) if restored is None else restored.state
+        costs = costs_of(config)
         step = compiled.result()
     counters = [{}] * config.num_seeds if restored is None else restored.counters["agents"]
-    return step, state, [{**COUNTERS, **its} for its in counters]
+    return step, state, [{**COUNTERS, **its} for its in counters], costs
 
 
 def _tell_memory(config: Config, shapes: TrainState, mesh: jax.sharding.Mesh) -> None:

@@ -239,7 +239,9 @@ class _Run:
         while time.monotonic() - self._began < seconds:
             if self.process.poll() is not None:
                 raise KillError(f"the run has ended with exit status {self.process.returncode}")
-            if "compiled in" in self.log() and "step " in self.log().partition("compiled in")[2]:
+            # The line that says so names a step too, the one it goes on from.
+            told = self.log().partition("compiled in")[2].partition("\n")[2]
+            if "step " in told:
                 self.start_seconds = time.monotonic() - self._began
                 return
             time.sleep(0.02)
