@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from reporting import commit, cpu_name, report
+from reporting import origin, report
 
 from networks.network import NetworkConfig
 from search.config import SearchConfig
@@ -123,7 +123,6 @@ class _Curve:
 def main() -> None:
     """Runs the command line."""
     options = _parse()
-    device = jax.devices()[0]
     programs = _compile(options)
     for name, (config, init, step, compile_seconds) in programs.items():
         for seed, curve in enumerate(_run(step, init(0), options.seconds, config)):
@@ -138,9 +137,7 @@ def main() -> None:
                 **curve.summary(config.max_moves),
                 "simulations": config.search.num_simulations,
                 "parallel_games": config.selfplay.num_games,
-                "device": cpu_name() if device.platform == "cpu" else device.device_kind,
-                "jax": jax.__version__,
-                "commit": options.commit or commit(),
+                **origin(options.commit),
             }
             report(line, options.output)
 

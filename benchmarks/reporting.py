@@ -6,7 +6,7 @@ import platform
 
 from training.provenance import ROOT, commit
 
-__all__ = ["ROOT", "commit", "cpu_name", "report"]
+__all__ = ["ROOT", "commit", "cpu_name", "origin", "report"]
 
 _CPU_INFO = pathlib.Path("/proc/cpuinfo")
 
@@ -16,6 +16,23 @@ def cpu_name() -> str:
     lines = _CPU_INFO.read_text().splitlines() if _CPU_INFO.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return models[0] if models else platform.machine()
+
+
+def origin(version: str | None) -> dict[str, str]:
+    """Where a measurement of this process comes from: the device, JAX, and the commit.
+
+    Args:
+        version: name of the commit, where there is no git checkout.
+    """
+    # Programs that start others leave the devices to them.
+    import jax
+
+    device = jax.devices()[0]
+    return {
+        "device": cpu_name() if device.platform == "cpu" else device.device_kind,
+        "jax": jax.__version__,
+        "commit": version or commit(),
+    }
 
 
 def report(line: dict[str, object], output: pathlib.Path | None) -> None:

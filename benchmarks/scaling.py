@@ -24,7 +24,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from reporting import commit, cpu_name, report
+from jax.sharding import Mesh, PartitionSpec
+from reporting import origin, report
 from throughput import SETTINGS
 
 from training.config import Config
@@ -39,7 +40,6 @@ _TOLERANCE = 1e-2
 def main() -> int:
     """Runs the command line; returns 1 if parameters differ between numbers of devices."""
     options = _parse()
-    device = jax.devices()[0]
     is_same = True
     for name in options.settings:
         for mode in ("weak", "strong"):
@@ -58,9 +58,7 @@ def main() -> int:
                     **measured,
                     "efficiency": _efficiency(first, measured),
                     "largest_difference": difference,
-                    "device": cpu_name() if device.platform == "cpu" else device.device_kind,
-                    "jax": jax.__version__,
-                    "commit": options.commit or commit(),
+                    **origin(options.commit),
                 }
                 report(line, options.output)
     return 0 if is_same else 1
@@ -113,7 +111,7 @@ def _measure(config: Config, options: argparse.Namespace) -> tuple[dict[str, obj
     moves = config.selfplay.num_games * config.selfplay.moves_per_step
     learner = config.learner
     positions = learner.updates_per_step * (learner.replay_batch + learner.demonstration_batch)
-    exchange = _exchange_seconds(config, state) * learner.updates_per_step
+    exchange = _exchange_seconds(mesh, state) * learner.updates_per_step
     measured = {
         "devices": mesh.size,
         "games": config.selfplay.num_games,
@@ -128,10 +126,9 @@ def _measure(config: Config, options: argparse.Namespace) -> tuple[dict[str, obj
     return measured, jax.device_get(state.params)
 
 
-def _exchange_seconds(config: Config, state: TrainState) -> float:
+def _exchange_seconds(mesh: Mesh, state: TrainState) -> float:
     """Of one sum over the devices of arrays like the gradient, with nothing else to do."""
-    mesh = make_mesh(config)
-    everywhere = jax.sharding.PartitionSpec()
+    everywhere = PartitionSpec()
 
     def add(tree: dict) -> dict:
         return jax.lax.psum(tree, AXIS)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from reporting import ROOT, commit, cpu_name, report
+from reporting import ROOT, origin, report
 
 from networks.network import NetworkConfig
 from search.config import SearchConfig
@@ -99,12 +99,6 @@ _PARTS = {"paper": 32}
 def main() -> None:
     """Runs the command line."""
     options = _parse()
-    device = jax.devices()[0]
-    origin = {
-        "device": cpu_name() if device.platform == "cpu" else device.device_kind,
-        "jax": jax.__version__,
-        "commit": options.commit or commit(),
-    }
     peak, copy = _matmul_peak(), _copy_bandwidth()
     for name in options.settings:
         measured = _measure(_config(name, options), options)
@@ -115,7 +109,7 @@ def main() -> None:
             **measured,
             "peak_teraflops": round(peak, 1),
             "copy_gigabytes_per_second": round(copy, 1),
-            **origin,
+            **origin(options.commit),
         }
         report(line, options.output)
 
