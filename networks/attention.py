@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from networks.fused_attention import attention, fits, fused_attention
+
 # Up to this many scores a head, attention on a CPU is written as broadcast products and sums: XLA
 # fuses them, where a batched matrix product of this size is all overhead.
 _FUSED_SCORES = 128
@@ -53,17 +55,18 @@ def attend(
     Returns:
         (..., N, heads, d), of the dtype of ``value``.
     """
-    query = query * query.shape[-1] ** -0.5
+    if mask is None and jax.default_backend() == "gpu" and fits(query, key):
+        flat = (x.reshape(-1, *x.shape[-3:]) for x in (query, key, value))
+        return fused_attention(*flat).reshape(query.shape)
     hidden = 0.0 if mask is None else jnp.where(mask, 0.0, -1e9)
     few_scores = query.shape[-3] * key.shape[-3] <= _FUSED_SCORES
-    if few_scores and jax.default_backend() == "cpu":
-        scores = (query[..., :, None, :, :] * key[..., None, :, :, :]).sum(-1, dtype=jnp.float32)
-        scores += hidden if mask is None else hidden[:, :, None]
-        weights = jax.nn.softmax(scores, axis=-2).astype(value.dtype)
-        return (weights[..., None] * value[..., None, :, :, :]).sum(-3)
-    scores = jnp.einsum("...nhd,...mhd->...hnm", query, key, preferred_element_type=jnp.float32)
-    weights = jax.nn.softmax(scores + hidden, axis=-1).astype(value.dtype)
-    return jnp.einsum("...hnm,...mhd->...nhd", weights, value)
+    if not (few_scores and jax.default_backend() == "cpu"):
+        return attention(query, key, value, hidden)
+    query = query * query.shape[-1] ** -0.5
+    scores = (query[..., :, None, :, :] * key[..., None, :, :, :]).sum(-1, dtype=jnp.float32)
+    scores += hidden if mask is None else hidden[:, :, None]
+    weights = jax.nn.softmax(scores, axis=-2).astype(value.dtype)
+    return (weights[..., None] * value[..., None, :, :, :]).sum(-3)
 
 
 class ToHeads(nn.Module):
