@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from networks.fused_attention import attention, fits, fused_attention
+from networks.fused_attention import fits, fused_attention
 
-# Up to this many scores a head, attention on a CPU is written as broadcast products and sums: XLA
-# fuses them, where a batched matrix product of this size is all overhead.
-_FUSED_SCORES = 128
+# Up to this many scores a head, attention is written as broadcast products and sums: XLA fuses
+# them, where a batched matrix product of this size is all overhead.
+_FEW_SCORES = {"cpu": 128, "gpu": 16}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,34 +39,67 @@ class BlockConfig:
 
 
 def attend(
-    query: Float[Array, "*batch N heads d"],
-    key: Float[Array, "*batch M heads d"],
-    value: Float[Array, "*batch M heads d"],
+    queries: Float[Array, "*batch N q heads d"],
+    memory: Float[Array, "*batch M m heads d"] | None = None,
     mask: Bool[Array, "N M"] | None = None,
 ) -> Float[Array, "*batch N heads d"]:
     """Scaled dot-product attention with a float32 softmax over M.
 
     Args:
-        query: (..., N, heads, d).
-        key: (..., M, heads, d).
-        value: (..., M, heads, d).
+        queries: what `ToHeads` made of the sequence that attends: the queries, (..., N, 1, heads,
+            d), or if it attends to itself also its keys and values, (..., N, 3, heads, d).
+        memory: keys and values (..., M, 2, heads, d) of the sequence that it attends to, by default
+            itself.
         mask: which keys a query sees, bool (N, M); all of them by default.
 
     Returns:
-        (..., N, heads, d), of the dtype of ``value``.
+        (..., N, heads, d), of the dtype of ``queries``.
     """
-    if mask is None and jax.default_backend() == "gpu" and fits(query, key):
-        flat = (x.reshape(-1, *x.shape[-3:]) for x in (query, key, value))
-        return fused_attention(*flat).reshape(query.shape)
+    sources = (queries,) if memory is None else (queries, memory)
+    memory = sources[-1]
+    few_scores = _are_few(queries.shape[-4], memory.shape[-4])
+    if mask is None and not few_scores and _is_fused(queries.shape[-4], queries):
+        flat = tuple(x.reshape(-1, *x.shape[-4:]) for x in sources)
+        return fused_attention(flat).reshape(*queries.shape[:-3], *queries.shape[-2:])
+    query = queries[..., 0, :, :] * queries.shape[-1] ** -0.5
+    key, value = memory[..., -2, :, :], memory[..., -1, :, :]
     hidden = 0.0 if mask is None else jnp.where(mask, 0.0, -1e9)
-    few_scores = query.shape[-3] * key.shape[-3] <= _FUSED_SCORES
-    if not (few_scores and jax.default_backend() == "cpu"):
-        return attention(query, key, value, hidden)
-    query = query * query.shape[-1] ** -0.5
-    scores = (query[..., :, None, :, :] * key[..., None, :, :, :]).sum(-1, dtype=jnp.float32)
-    scores += hidden if mask is None else hidden[:, :, None]
-    weights = jax.nn.softmax(scores, axis=-2).astype(value.dtype)
-    return (weights[..., None] * value[..., None, :, :, :]).sum(-3)
+    if few_scores:
+        scores = (query[..., :, None, :, :] * key[..., None, :, :, :]).sum(-1, dtype=jnp.float32)
+        scores += hidden if mask is None else hidden[:, :, None]
+        weights = jax.nn.softmax(scores, axis=-2).astype(value.dtype)
+        return (weights[..., None] * value[..., None, :, :, :]).sum(-3)
+    scores = jnp.einsum("...nhd,...mhd->...hnm", query, key, preferred_element_type=jnp.float32)
+    weights = jax.nn.softmax(scores + hidden, axis=-1).astype(value.dtype)
+    return jnp.einsum("...hnm,...mhd->...nhd", weights, value)
+
+
+def attend_across(grids: Float[Array, "2 S S 3 heads d"]) -> Float[Array, "2 S S heads d"]:
+    """`attend` within each of S sequences: a row of one grid and the same column of another.
+
+    Args:
+        grids: what `ToHeads` made of the two, (2, S, S, 3, heads, d).
+
+    Returns:
+        (2, S, S, heads, d).
+    """
+    side = grids.shape[1]
+    if _is_fused(2 * side, grids):
+        flat = grids.reshape(1, 2 * side**2, *grids.shape[3:])
+        return fused_attention((flat,), side).reshape(*grids.shape[:3], *grids.shape[4:])
+    # The second grid is transposed so that both have the shared mode in their rows, and transposed
+    # back: otherwise unrelated rows would attend to each other.
+    lines = jnp.concatenate([grids[0], grids[1].swapaxes(0, 1)], axis=1)
+    first, second = jnp.split(attend(lines), 2, axis=1)
+    return jnp.stack([first, second.swapaxes(0, 1)])
+
+
+def _are_few(count: int, length: int) -> bool:
+    return count * length <= _FEW_SCORES.get(jax.default_backend(), 0)
+
+
+def _is_fused(count: int, queries: jax.Array) -> bool:
+    return jax.default_backend() == "gpu" and fits(count, queries.shape[-1])
 
 
 class ToHeads(nn.Module):
@@ -82,13 +115,12 @@ class ToHeads(nn.Module):
     count: int
 
     @nn.compact
-    def __call__(self, x: Float[Array, "*batch C"]) -> tuple[Float[Array, "*batch heads d"], ...]:
-        """Maps (..., C) to ``count`` arrays (..., heads, d)."""
+    def __call__(self, x: Float[Array, "*batch C"]) -> Float[Array, "*batch count heads d"]:
+        """Maps (..., C) to (..., count, heads, d)."""
         c = self.config
         shape = (self.count, c.heads, c.head_dim)
         normed = nn.LayerNorm(dtype=c.dtype)(x)
-        projected = nn.DenseGeneral(shape, use_bias=False, dtype=c.dtype)(normed)
-        return tuple(jnp.unstack(projected, axis=-3))
+        return nn.DenseGeneral(shape, use_bias=False, dtype=c.dtype)(normed)
 
 
 class FromHeads(nn.Module):

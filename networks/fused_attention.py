@@ -1,113 +1,116 @@
-"""Attention between short sequences as one GPU kernel.
+"""Attention between few tokens as one GPU kernel.
 
 XLA makes several kernels of it and moves queries, keys and values into other layouts for them. At
 the sizes of this network that takes several times as long as reading the inputs once, which is all
-that this kernel does: a program of it holds the scores of one head of one pair of sequences.
+that these kernels do: a program of theirs holds the scores of one head of the tokens that attend to
+each other, or as many of them as fit at a time.
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int32
 
 # Tensor cores multiply tiles of at least this side.
 _SMALLEST_TILE = 16
-# Scores of a program: as float32 they take a quarter of a multiprocessor's registers.
-_LARGEST_SCORES = 128 * 128
-_KEYS_AT_ONCE = 128
+_MOST_QUERIES = 128
+_MOST_KEYS = 128
+# Scores that a program holds at a time: as float32 they take a quarter of a multiprocessor's
+# registers. The gradient holds three numbers for each.
+_SCORES = 128 * 128
+_SCORES_OF_GRADIENT = 128 * 64
+
+_Sources = tuple[Float[Array, "B _ _ heads d"], ...]
 
 
-def fits(query: jax.Array, key: jax.Array) -> bool:
-    """Whether `fused_attention` takes these shapes: few queries, and a head that fills tiles."""
-    *_, count, _, size = query.shape
-    rows, columns = _tiles(count, key.shape[-3])
-    return rows * columns <= _LARGEST_SCORES and size >= _SMALLEST_TILE and size == _power(size)
+def fits(count: int, size: int) -> bool:
+    """Whether there can be so many queries of so many features: few, and whole tiles."""
+    return count <= _MOST_QUERIES and size >= _SMALLEST_TILE and size == _power(size)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def fused_attention(
-    query: Float[Array, "G N heads d"],
-    key: Float[Array, "G M heads d"],
-    value: Float[Array, "G M heads d"],
-    interpret: bool = False,
-) -> Float[Array, "G N heads d"]:
-    """Scaled dot-product attention within each of G pairs of sequences.
-
-    The softmax is float32, the gradient that of `attention`.
+    sources: _Sources, side: int = 0, interpret: bool = False
+) -> Float[Array, "B N heads d"]:
+    """Scaled dot-product attention within each of B sequences, with a float32 softmax.
 
     Args:
-        query: (G, N, heads, d).
-        key: (G, M, heads, d).
-        value: (G, M, heads, d).
-        interpret: run the kernel's definition by XLA, on any device.
+        sources: of sequences that attend to themselves one array (B, N, 3, heads, d) of their
+            queries, keys and values; otherwise the queries (B, N, 1, heads, d), and the keys and
+            values (B, M, 2, heads, d) of other sequences.
+        side: if it is S > 0, a sequence is the cells of two S x S grids, N = 2 S^2, and a row of
+            the first grid and the same column of the second attend to themselves alone.
+        interpret: run the kernels' definition by XLA, on any device.
+
+    Returns:
+        (B, N, heads, d), of the sources' dtype.
     """
-    groups, count, heads, size = query.shape
-    length = key.shape[1]
-
-    def sequence(tokens: int) -> pl.BlockSpec:
-        return pl.BlockSpec((None, tokens, None, size), lambda group, head: (group, 0, head, 0))
-
-    rows, columns = _tiles(count, length)
+    batch, count, _, heads, size = sources[0].shape
+    rows, columns = _tile_sizes(sources, side, _SCORES)
     return pl.pallas_call(
-        functools.partial(_kernel, rows=rows, columns=columns),
-        out_shape=jax.ShapeDtypeStruct(query.shape, value.dtype),
-        grid=(groups, heads),
-        in_specs=[sequence(count), sequence(length), sequence(length)],
-        out_specs=sequence(count),
+        functools.partial(_kernel, side=side, rows=rows, columns=columns),
+        out_shape=jax.ShapeDtypeStruct((batch, count, heads, size), sources[0].dtype),
+        grid=(batch, side or 1, heads),
+        in_specs=_inputs(sources),
+        out_specs=_of_one_head(count, size),
         compiler_params=triton.CompilerParams(num_warps=max(1, rows * columns // 2048)),
         interpret=interpret,
-    )(query, key, value)
+    )(sources[0], sources[-1], sources[-1])
 
 
-def attention(
-    query: Float[Array, "*batch N heads d"],
-    key: Float[Array, "*batch M heads d"],
-    value: Float[Array, "*batch M heads d"],
-    bias: Float[Array, "N M"] | float = 0.0,
-) -> Float[Array, "*batch N heads d"]:
-    """The same by XLA, with a ``bias`` that is added to the scores."""
-    query = query * query.shape[-1] ** -0.5
-    scores = jnp.einsum("...nhd,...mhd->...hnm", query, key, preferred_element_type=jnp.float32)
-    weights = jax.nn.softmax(scores + bias, axis=-1).astype(value.dtype)
-    return jnp.einsum("...hnm,...mhd->...nhd", weights, value)
+def _forward(sources: _Sources, side: int, interpret: bool) -> tuple[jax.Array, _Sources]:
+    return fused_attention(sources, side, interpret), sources
 
 
-def _forward(query, key, value, interpret):
-    return fused_attention(query, key, value, interpret), (query, key, value)
-
-
-def _backward(_interpret, inputs, gradient):
-    return jax.vjp(attention, *inputs)[1](gradient)
+def _backward(side: int, interpret: bool, sources: _Sources, gradient: jax.Array) -> tuple:
+    batch, count, _, heads, size = sources[0].shape
+    rows, columns = _tile_sizes(sources, side, _SCORES_OF_GRADIENT)
+    gradients = pl.pallas_call(
+        functools.partial(_gradient_kernel, side=side, rows=rows, columns=columns),
+        out_shape=tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in sources),
+        grid=(batch, side or 1, heads),
+        in_specs=[*_inputs(sources), _of_one_head(count, size)],
+        out_specs=tuple(
+            pl.BlockSpec((None, *x.shape[1:3], None, size), lambda b, _, head: (b, 0, 0, head, 0))
+            for x in sources
+        ),
+        compiler_params=triton.CompilerParams(num_warps=max(1, rows * columns // 1024)),
+        interpret=interpret,
+    )(sources[0], sources[-1], sources[-1], gradient)
+    return (tuple(gradients),)
 
 
 fused_attention.defvjp(_forward, _backward)
 
 
-def _kernel(query, key, value, out, *, rows: int, columns: int) -> None:
-    """One head of one pair: references to (N, d), (M, d), (M, d) and (N, d).
+def _kernel(query, key, value, out, *, side: int, rows: int, columns: int) -> None:
+    """One head of tokens that attend to each other.
 
     Keys come ``columns`` at a time; the sums of the softmax are kept relative to the largest score
     so far.
+
+    Args:
+        query: reference to (N, d).
+        key: to (M, d).
+        value: to (M, d).
+        out: to (N, d).
+        side: as in `fused_attention`.
+        rows: tile of the queries, which holds all of them.
+        columns: tile of the keys.
     """
-    count, size = query.shape
-    length = key.shape[0]
-
-    def load(reference, start, tile: int, end: int) -> jax.Array:
-        place = start + jax.lax.broadcasted_iota(jnp.int32, (tile, size), 0)
-        return triton.load(reference.at[pl.ds(start, tile), :], mask=place < end, other=0.0)
-
-    questions = load(query, 0, rows, count)
+    line = pl.program_id(1)
+    asking = _Tile.at(0, rows, query, side, line)
+    questions = asking.load(query)
 
     def add(step, carry):
         largest, total, mixed = carry
-        start = step * columns
-        keys, values = (load(x, start, columns, length) for x in (key, value))
-        scores = triton.dot(questions, keys, trans_b=True) * size**-0.5
-        place = start + jax.lax.broadcasted_iota(jnp.int32, scores.shape, 1)
-        scores = jnp.where(place < length, scores, -jnp.inf)
+        asked = _Tile.at(step * columns, columns, key, side, line)
+        values = asked.load(value)
+        scores = _scores(questions, asked.load(key), asked)
         above = jnp.maximum(largest, scores.max(axis=1))
         weights = jnp.exp(scores - above[:, None])
         shrink = jnp.exp(largest - above)
@@ -115,17 +118,151 @@ def _kernel(query, key, value, out, *, rows: int, columns: int) -> None:
         return above, total * shrink + weights.sum(axis=1), mixed
 
     # A finite number, as the difference of two infinite ones is none.
-    carry = jnp.full(rows, -1e30), jnp.zeros(rows), jnp.zeros((rows, size))
-    _, total, mixed = jax.lax.fori_loop(0, pl.cdiv(length, columns), add, carry)
-    place = jax.lax.broadcasted_iota(jnp.int32, mixed.shape, 0)
-    result = (mixed / total[:, None]).astype(out.dtype)
-    triton.store(out.at[pl.ds(0, rows), :], result, mask=place < count)
+    carry = jnp.full(rows, -1e30), jnp.zeros(rows), jnp.zeros(questions.shape)
+    steps = pl.cdiv(_attending(key.shape[0], side), columns)
+    _, total, mixed = jax.lax.fori_loop(0, steps, add, carry)
+    asking.store(out, mixed / total[:, None])
 
 
-def _tiles(count: int, length: int) -> tuple[int, int]:
-    """Rows and columns of the scores that a program holds."""
-    rows, columns = (max(_SMALLEST_TILE, _power(x)) for x in (count, length))
-    return rows, min(columns, _KEYS_AT_ONCE)
+def _gradient_kernel(
+    query, key, value, gradient, *outputs, side: int, rows: int, columns: int
+) -> None:
+    """The gradients of one head of tokens that attend to each other, for all of its sources.
+
+    With weights w = softmax(scores), the gradient of the scores is w (g - sum of w g) for that of
+    the weights, g = gradient values^T. A first pass over the keys makes the sums.
+
+    Args:
+        query: reference to (N, d).
+        key: to (M, d).
+        value: to (M, d).
+        gradient: of the output, to (N, d).
+        outputs: to (N, 3, d); or to (N, 1, d) and (M, 2, d).
+        side: as in `fused_attention`.
+        rows: tile of the queries, which holds all of them.
+        columns: tile of the keys.
+    """
+    line = pl.program_id(1)
+    asking = _Tile.at(0, rows, query, side, line)
+    questions, received = (asking.load(x) for x in (query, gradient))
+
+    def load(step):
+        """A tile of keys, the scores and the gradient of the weights."""
+        asked = _Tile.at(step * columns, columns, key, side, line)
+        keys, values = (asked.load(x) for x in (key, value))
+        return (
+            asked,
+            keys,
+            _scores(questions, keys, asked),
+            triton.dot(received, values, trans_b=True),
+        )
+
+    def add(step, carry):
+        largest, total, mean = carry
+        _, _, scores, of_weights = load(step)
+        above = jnp.maximum(largest, scores.max(axis=1))
+        weights = jnp.exp(scores - above[:, None])
+        shrink = jnp.exp(largest - above)
+        mean = mean * shrink + (weights * of_weights).sum(axis=1)
+        return above, total * shrink + weights.sum(axis=1), mean
+
+    steps = pl.cdiv(_attending(key.shape[0], side), columns)
+    carry = jnp.full(rows, -1e30), jnp.zeros(rows), jnp.zeros(rows)
+    largest, total, mean = jax.lax.fori_loop(0, steps, add, carry)
+    mean = mean / total
+
+    def write(step, of_query):
+        asked, keys, scores, of_weights = load(step)
+        weights = jnp.exp(scores - largest[:, None]) / total[:, None]
+        of_scores = weights * (of_weights - mean[:, None]) * questions.shape[1] ** -0.5
+        of_scores = of_scores.astype(keys.dtype)
+        held = outputs[-1].shape[1]
+        of_key = triton.dot(of_scores, questions, trans_a=True)
+        asked.store(outputs[-1], of_key, held - 2)
+        of_value = triton.dot(weights.astype(keys.dtype), received, trans_a=True)
+        asked.store(outputs[-1], of_value, held - 1)
+        return of_query + triton.dot(of_scores, keys)
+
+    of_query = jax.lax.fori_loop(0, steps, write, jnp.zeros(questions.shape))
+    asking.store(outputs[0], of_query, 0)
+
+
+class _Tile(NamedTuple):
+    """Some of the tokens that attend to each other.
+
+    Attributes:
+        tokens: their indices in the sequence, (tile,); those past the end lie outside of it.
+        exists: whether there are so many, bool (tile,).
+    """
+
+    tokens: Int32[Array, "tile"]
+    exists: Bool[Array, "tile"]
+
+    @classmethod
+    def at(cls, start: jax.Array | int, tile: int, reference, side: int, line: jax.Array):
+        """The tile from number ``start`` of a reference whose first axis is the sequence.
+
+        ``line`` is the row of the first grid and column of the second, if ``side`` is not 0.
+        """
+        number = start + jax.lax.iota(jnp.int32, tile)
+        exists = number < _attending(reference.shape[0], side)
+        if not side:
+            return cls(number, exists)
+        of_column = side * side + (number - side) * side + line
+        return cls(jnp.where(number < side, line * side + number, of_column), exists)
+
+    def load(self, reference) -> Float[Array, "tile d"]:
+        """Its rows of a reference to (N, d), zeros past the end."""
+        place, mask = self._entries(reference)
+        return triton.load(reference.at[place], mask=mask, other=0.0)
+
+    def store(self, reference, values: Float[Array, "tile d"], *index: int) -> None:
+        """Writes them to a reference to (N, d), or to (N, n, d) with an index."""
+        place, mask = self._entries(reference, *index)
+        triton.store(reference.at[place], values.astype(reference.dtype), mask=mask)
+
+    def _entries(self, reference, *index: int) -> tuple[tuple[jax.Array, ...], jax.Array]:
+        """Indices of its rows' entries, and which of them exist, (tile, d) each."""
+        shape = len(self.tokens), reference.shape[-1]
+        rows = jnp.broadcast_to(self.tokens[:, None], shape)
+        features = jax.lax.broadcasted_iota(jnp.int32, shape, 1)
+        mask = jnp.broadcast_to(self.exists[:, None], shape)
+        return (rows, *(jnp.full(shape, i, jnp.int32) for i in index), features), mask
+
+
+def _scores(
+    questions: Float[Array, "rows d"], keys: Float[Array, "columns d"], asked: _Tile
+) -> Float[Array, "rows columns"]:
+    """Scores of a tile, -inf past the end of the keys."""
+    scores = triton.dot(questions, keys, trans_b=True) * questions.shape[1] ** -0.5
+    return jnp.where(asked.exists[None], scores, -jnp.inf)
+
+
+def _attending(tokens: int, side: int) -> int:
+    """How many of the tokens of a sequence attend to each other."""
+    return 2 * side if side else tokens
+
+
+def _inputs(sources: _Sources) -> list[pl.BlockSpec]:
+    """Queries, keys and values of one head of one sequence."""
+    (_, count, _, _, size), (_, length, held, _, _) = sources[0].shape, sources[-1].shape
+    parts = (count, 0), (length, held - 2), (length, held - 1)
+    return [_of_one_head(tokens, size, index) for tokens, index in parts]
+
+
+def _of_one_head(tokens: int, size: int, *index: int) -> pl.BlockSpec:
+    return pl.BlockSpec(
+        (None, tokens, *(None for _ in index), None, size),
+        lambda b, _, head: (b, 0, *index, head, 0),
+    )
+
+
+def _tile_sizes(sources: _Sources, side: int, scores: int) -> tuple[int, int]:
+    """Queries that a program holds, all of them, and keys that it holds at a time."""
+    rows, columns = (
+        max(_SMALLEST_TILE, _power(_attending(x.shape[1], side))) for x in (sources[0], sources[-1])
+    )
+    return rows, min(columns, _MOST_KEYS, scores // rows)
 
 
 def _power(number: int) -> int:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float32, Int, Int32
 
 from networks.attention import BlockConfig
-from networks.policy_head import KeyValues, PolicyHead
+from networks.policy_head import Cache, Memory, PolicyHead
 from networks.torso import Torso
 from networks.value_head import ValueHead
 from tensorgame.factors import ActionSpace, outer
@@ -97,28 +97,26 @@ class AgentNetwork(nn.Module):
         )
         self.value = ValueHead(c.value_width, c.quantiles, float(self.game.max_moves))
 
-    def encode(self, state: State) -> KeyValues:
+    def encode(self, state: State) -> Memory:
         """Embeds a state as the memory that the policy head attends to."""
         past = self.game.ring.reduce(jax.vmap(outer)(state.history))
         planes = jnp.concatenate([state.residual[None].astype(jnp.int32), past])
         scalars = state.moves[None] / self.game.max_moves
         return self.policy.remember(self.torso(planes.astype(jnp.float32), scalars))
 
-    def start(
-        self, memory: KeyValues
-    ) -> tuple[Float32[Array, "V"], Float32[Array, "q"], KeyValues]:
+    def start(self, memory: Memory) -> tuple[Float32[Array, "V"], Float32[Array, "q"], Cache]:
         """Log-probabilities of an action's first token (V,), value quantiles (q,), and a cache."""
         logits, features, cache = self.policy.start(memory)
         return self._mask(logits, 0, jnp.array(False)), self.value(features), cache
 
     def extend(
         self,
-        memory: KeyValues,
-        cache: KeyValues,
+        memory: Memory,
+        cache: Cache,
         tokens: Int32[Array, "A n"],
         position: Int32[Array, ""],
         started: Bool[Array, "A n"],
-    ) -> tuple[Float32[Array, "A n V"], KeyValues]:
+    ) -> tuple[Float32[Array, "A n V"], Cache]:
         """Log-probabilities of the tokens that follow (A, n) tokens: (A, n, V).
 
         Args:
@@ -139,7 +137,7 @@ class AgentNetwork(nn.Module):
         """Teacher forcing: log-probabilities (A,) of actions (A, k), and the quantiles (q,)."""
         memory = self.encode(state)
         first, quantiles, cache = self.start(memory)
-        cache = jax.tree.map(lambda x: jnp.repeat(x, len(tokens), axis=1), cache)
+        cache = jax.tree.map(lambda x: jnp.repeat(x, len(tokens), axis=0), cache)
         started = self.space.started(tokens)[:, 1:]
         rest, _ = self.extend(memory, cache, tokens[:, :-1], jnp.ones((), jnp.int32), started)
         first = jnp.broadcast_to(first, (len(tokens), 1, len(first)))

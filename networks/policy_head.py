@@ -6,7 +6,6 @@ and teacher forcing run the same two functions, `start` and `extend`, so their p
 """
 
 import functools
-from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -15,12 +14,9 @@ from jaxtyping import Array, Float, Float32, Int, Int32
 
 from networks.attention import BlockConfig, FromHeads, ToHeads, attend
 
-
-class KeyValues(NamedTuple):
-    """Keys and values of each layer: (L, M, heads, d), or (L, A, k, heads, d) in a cache."""
-
-    keys: Float[Array, "*shape heads d"]
-    values: Float[Array, "*shape heads d"]
+# Of each layer, keys and values of the sequence that it attends to.
+Memory = tuple[Float[Array, "M 2 heads d"], ...]
+Cache = tuple[Float[Array, "A k 2 heads d"], ...]
 
 
 class DecoderLayer(nn.Module):
@@ -41,16 +37,16 @@ class DecoderLayer(nn.Module):
     def __call__(
         self,
         x: Float[Array, "A n P"],
-        memory: KeyValues,
-        cache: KeyValues,
+        memory: Float[Array, "M 2 heads d"],
+        cache: Float[Array, "A k 2 heads d"],
         position: Int32[Array, ""],
-    ) -> tuple[Float[Array, "A n P"], KeyValues]:
+    ) -> tuple[Float[Array, "A n P"], Float[Array, "A k 2 heads d"]]:
         """Advances A sequences by n tokens.
 
         Args:
             x: new tokens, (A, n, P).
-            memory: of this layer, (M, heads, d) each.
-            cache: of this layer, (A, k, heads, d) each.
+            memory: of this layer, (M, 2, heads, d).
+            cache: of this layer, (A, k, 2, heads, d).
             position: index of the first new token, int32 scalar.
 
         Returns:
@@ -58,18 +54,17 @@ class DecoderLayer(nn.Module):
         """
         drop = nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))
         x = nn.LayerNorm(dtype=self.block.dtype)(x)
-        query, key, value = ToHeads(self.block, 3)(x)
-        cache = KeyValues(
-            jax.lax.dynamic_update_slice_in_dim(cache.keys, key, position, axis=1),
-            jax.lax.dynamic_update_slice_in_dim(cache.values, value, position, axis=1),
-        )
-        seen = jnp.arange(cache.keys.shape[1]) <= position + jnp.arange(x.shape[1])[:, None]
-        x = x + drop(FromHeads(self.block)(x, attend(query, *cache, seen)))
+        own = ToHeads(self.block, 3)(x)
+        cache = jax.lax.dynamic_update_slice_in_dim(cache, own[:, :, 1:], position, axis=1)
+        seen = jnp.arange(cache.shape[1]) <= position + jnp.arange(x.shape[1])[:, None]
+        attended = attend(own[:, :, :1], cache, mask=seen)
+        x = x + drop(FromHeads(self.block)(x, attended))
 
         x = nn.LayerNorm(dtype=self.block.dtype)(x)
-        (query,) = ToHeads(self.block, 1)(x)
+        query = ToHeads(self.block, 1)(x)
         # All tokens of all actions ask the same memory: one long sequence of queries.
-        crossed = attend(query.reshape(-1, *query.shape[2:]), *memory).reshape(query.shape)
+        crossed = attend(query.reshape(-1, *query.shape[2:]), memory)
+        crossed = crossed.reshape(*x.shape[:2], *crossed.shape[1:])
         return x + drop(FromHeads(self.block)(x, crossed)), cache
 
 
@@ -98,52 +93,38 @@ class PolicyHead(nn.Module):
 
     def setup(self) -> None:
         dtype = self.block.dtype
-        per_layer = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}}
-        to_memory = nn.vmap(ToHeads, in_axes=None, axis_size=self.layers, **per_layer)
-        self.to_memory = to_memory(self.block, 2)
+        layer = nn.remat(DecoderLayer) if self.remat else DecoderLayer
+        self.decoder = [layer(self.block, self.dropout) for _ in range(self.layers)]
+        self.to_memory = [ToHeads(self.block, 2) for _ in range(self.layers)]
         # START has an embedding of its own, the last row.
         self.token_embedding = nn.Embed(self.vocabulary + 1, self.width, dtype=dtype)
         self.positions = self.param(
             "positions", nn.initializers.normal(0.02), (self.num_tokens, self.width)
         )
-        per_layer["split_rngs"]["dropout"] = True
-        stack = nn.scan(
-            # A scan keeps XLA from undoing the recomputation, so that no barrier has to.
-            nn.remat(DecoderLayer, prevent_cse=False) if self.remat else DecoderLayer,
-            in_axes=(0, 0, nn.broadcast),
-            length=self.layers,
-            **per_layer,
-        )
-        self.decoder = stack(self.block, self.dropout)
         # Of products in the dtype of the blocks, but summed and kept in float32.
         product = functools.partial(jax.lax.dot_general, preferred_element_type=jnp.float32)
         self.logits = nn.Dense(self.vocabulary, dtype=dtype, dot_general=product)
 
-    def remember(self, embedding: Float[Array, "M C"]) -> KeyValues:
-        """Cross-attention keys and values, (L, M, heads, d), of a state's embedding (M, C)."""
-        return KeyValues(*self.to_memory(embedding))
+    def remember(self, embedding: Float[Array, "M C"]) -> Memory:
+        """What the layers attend to of a state's embedding (M, C)."""
+        return tuple(layer(embedding) for layer in self.to_memory)
 
-    def start(self, memory: KeyValues) -> tuple[Float32[Array, "V"], Float[Array, "P"], KeyValues]:
+    def start(self, memory: Memory) -> tuple[Float32[Array, "V"], Float[Array, "P"], Cache]:
         """Runs the START symbol.
 
         Returns:
             Logits of the first token (V,), the features at START (P,) which depend on the state
             alone, and the cache of one sequence.
         """
-        shape = (self.layers, 1, self.num_tokens, self.block.heads, self.block.head_dim)
-        empty = jnp.zeros(shape, self.block.dtype)
+        shape = (1, self.num_tokens, 2, self.block.heads, self.block.head_dim)
+        cache = (jnp.zeros(shape, self.block.dtype),) * self.layers
         symbol = jnp.full((1, 1), self.vocabulary)
-        cache = KeyValues(empty, empty)
         features, cache = self._run(memory, cache, symbol, jnp.zeros((), jnp.int32))
         return self._logits(features)[0, 0], features[0, 0], cache
 
     def extend(
-        self,
-        memory: KeyValues,
-        cache: KeyValues,
-        tokens: Int32[Array, "A n"],
-        position: Int32[Array, ""],
-    ) -> tuple[Float32[Array, "A n V"], KeyValues]:
+        self, memory: Memory, cache: Cache, tokens: Int32[Array, "A n"], position: Int32[Array, ""]
+    ) -> tuple[Float32[Array, "A n V"], Cache]:
         """Logits (A, n, V) of the tokens that follow each of tokens (A, n), and the cache.
 
         ``position`` counts the symbols before them, START included.
@@ -155,15 +136,15 @@ class PolicyHead(nn.Module):
         return self.logits(nn.relu(features))
 
     def _run(
-        self,
-        memory: KeyValues,
-        cache: KeyValues,
-        symbols: Int[Array, "A n"],
-        position: Int32[Array, ""],
-    ) -> tuple[Float[Array, "A n P"], KeyValues]:
+        self, memory: Memory, cache: Cache, symbols: Int[Array, "A n"], position: Int32[Array, ""]
+    ) -> tuple[Float[Array, "A n P"], Cache]:
         places = position + jnp.arange(symbols.shape[1])
         x = self._embed(symbols) + self.positions[places].astype(self.block.dtype)
-        return self.decoder(x, memory, cache, position)
+        grown = []
+        for layer, of_layer, so_far in zip(self.decoder, memory, cache, strict=True):
+            x, own = layer(x, of_layer, so_far, position)
+            grown.append(own)
+        return x, tuple(grown)
 
     def _embed(self, symbols: Int[Array, "A n"]) -> Float[Array, "A n P"]:
         """Embeddings of symbols, the tokens and START."""

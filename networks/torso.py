@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from networks.attention import BlockConfig, FromHeads, ToHeads, attend
+from networks.attention import BlockConfig, FromHeads, ToHeads, attend_across
 
 # Axes of the input (T, U, V, W) brought to (rows, columns, missing mode, T) for each grid:
 # (U, V), (W, U) and (V, W).
@@ -29,20 +29,17 @@ class AttentiveModes(nn.Module):
     separate_stages: bool
 
     @nn.compact
-    def __call__(self, grids: Float[Array, "3 S S C"]) -> tuple[Float[Array, "3 S S C"], None]:
-        """Maps grids (3, S, S, C) to the same shape; the None makes this the body of a scan."""
+    def __call__(self, grids: list[Float[Array, "S S C"]]) -> list[Float[Array, "S S C"]]:
+        """Maps three grids (S, S, C) to as many."""
         count = len(_PAIRS) if self.separate_stages else 1
         blocks = [(ToHeads(self.block, 3), FromHeads(self.block)) for _ in range(count)]
         grids = list(grids)
         for stage, (first, second) in enumerate(_PAIRS):
             to_heads, from_heads = blocks[stage % count]
-            # The second grid is transposed so that both have the shared mode in their rows, and
-            # transposed back: otherwise unrelated rows would attend to each other.
-            cells = jnp.concatenate([grids[first], grids[second].swapaxes(0, 1)], axis=1)
-            cells = from_heads(cells, attend(*to_heads(cells)))
-            grids[first], transposed = jnp.split(cells, 2, axis=1)
-            grids[second] = transposed.swapaxes(0, 1)
-        return jnp.stack(grids), None
+            cells = jnp.stack([grids[first], grids[second]])
+            cells = from_heads(cells, attend_across(to_heads(cells)))
+            grids[first], grids[second] = cells
+        return grids
 
 
 class Torso(nn.Module):
@@ -76,12 +73,8 @@ class Torso(nn.Module):
             # A random bias keeps empty cells off zero, where a layer norm's gradient explodes.
             embed = nn.Dense(self.width, bias_init=nn.initializers.normal(1.0), dtype=dtype)
             grids.append(embed(cells))
-        stack = nn.scan(
-            # A scan keeps XLA from undoing the recomputation, so that no barrier has to.
-            nn.remat(AttentiveModes, prevent_cse=False) if self.remat else AttentiveModes,
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-            length=self.layers,
-        )
-        grids, _ = stack(self.block, self.separate_stages, name="layers")(jnp.stack(grids))
-        return grids.reshape(-1, self.width)
+        layer = nn.remat(AttentiveModes) if self.remat else AttentiveModes
+        # Not a scan, whose stacked parameters and carry are copied at every layer.
+        for index in range(self.layers):
+            grids = layer(self.block, self.separate_stages, name=f"layer_{index}")(grids)
+        return jnp.concatenate(grids).reshape(-1, self.width)

@@ -14,12 +14,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Int32, Key
 
 from networks.network import AgentNetwork
-from networks.policy_head import KeyValues
+from networks.policy_head import Cache
 from tensorgame.factors import ActionSpace
 from tensorgame.game import State
 
 # Stands for log 0. Finite, so that differences of dead slots are not NaN.
 DEAD = -1e9
+# Actions of up to so many tokens are decoded without a loop, whose steps on a GPU wait for the host
+# and copy the state that they share.
+_UNROLLED = 4
 
 
 class SampledActions(NamedTuple):
@@ -53,7 +56,7 @@ class _Prefixes(NamedTuple):
     log_probs: Float[Array, "K"]
     perturbed: Float[Array, "K"]
     started: Bool[Array, "K"]
-    cache: KeyValues
+    cache: Cache
 
 
 def is_alive(prior_logits: Float[Array, "*batch"]) -> Bool[Array, "*batch"]:
@@ -90,7 +93,7 @@ def sample_actions(
     if is_beam:
         prefixes = _as_beams(prefixes, root_key)
 
-    def next_log_probs(prefixes: _Prefixes, position: jax.Array) -> tuple[jax.Array, KeyValues]:
+    def next_log_probs(prefixes: _Prefixes, position: jax.Array) -> tuple[jax.Array, Cache]:
         token = jax.lax.dynamic_index_in_dim(prefixes.tokens, position - 1, axis=1)
         log_probs, cache = network.apply(
             params, memory, prefixes.cache, token, position, prefixes.started[:, None],
@@ -103,13 +106,13 @@ def sample_actions(
     return _read_beams(prefixes) if is_beam else _merge(prefixes, root_key), quantiles
 
 
-def _empty_prefixes(count: int, num_tokens: int, cache: KeyValues) -> _Prefixes:
+def _empty_prefixes(count: int, num_tokens: int, cache: Cache) -> _Prefixes:
     return _Prefixes(
         tokens=jnp.zeros((count, num_tokens), jnp.int32),
         log_probs=jnp.zeros(count),
         perturbed=jnp.zeros(count),
         started=jnp.zeros(count, bool),
-        cache=jax.tree.map(lambda x: jnp.repeat(x, count, axis=1), cache),
+        cache=jax.tree.map(lambda x: jnp.repeat(x, count, axis=0), cache),
     )
 
 
@@ -151,7 +154,7 @@ def _decode(
     first = jnp.broadcast_to(first, (len(prefixes.tokens), space.vocabulary))
     prefixes = extend(prefixes, first, 0, first_key)
     steps = jnp.arange(1, space.num_tokens), jax.random.split(rest_key, space.num_tokens - 1)
-    return jax.lax.scan(step, prefixes, steps)[0]
+    return jax.lax.scan(step, prefixes, steps, unroll=space.num_tokens <= _UNROLLED)[0]
 
 
 # Stochastic beam search --------------------------------------------------------------------------
@@ -183,7 +186,7 @@ def _choose_beams(
         log_probs=log_probs.reshape(-1)[flat],
         perturbed=perturbed,
         started=prefixes.started[parent],
-        cache=jax.tree.map(lambda x: x[:, parent], prefixes.cache),
+        cache=jax.tree.map(lambda x: x[parent], prefixes.cache),
     )
     return prefixes, token
 

@@ -80,8 +80,8 @@ def test_scalars_and_all_planes_are_seen(torso):
 def attentive_modes(separate_stages: bool):
     """Its parameters, and the compiled layer."""
     layer = AttentiveModes(BLOCK, separate_stages)
-    params = layer.init(jax.random.key(0), jnp.zeros((3, SIDE, SIDE, WIDTH)))
-    return params, jax.jit(lambda params, grids: layer.apply(params, grids)[0])
+    params = layer.init(jax.random.key(0), [jnp.zeros((SIDE, SIDE, WIDTH))] * 3)
+    return params, jax.jit(lambda params, grids: jnp.stack(layer.apply(params, list(grids))))
 
 
 def test_separate_stages_have_three_times_the_weights():

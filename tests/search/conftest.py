@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from networks.network import AgentNetwork
-from networks.policy_head import KeyValues
+from networks.policy_head import Cache, Memory
 from search import gumbel, sampled_alphazero, tree
 from search.config import SearchConfig
 from search.search import search
@@ -36,16 +36,16 @@ class TableNetwork(AgentNetwork):
         self.constant = self.param("constant", nn.initializers.zeros, ())
         self.slope = self.param("slope", nn.initializers.zeros, ())
 
-    def encode(self, state: State) -> KeyValues:
+    def encode(self, state: State) -> Memory:
         entries = jnp.abs(state.residual).sum().astype(jnp.float32)
-        return KeyValues(*[jnp.broadcast_to(entries, (1, 1, 1, 1))] * 2)
+        return (jnp.broadcast_to(entries, (1, 2, 1, 1)),)
 
-    def start(self, memory: KeyValues) -> tuple[jax.Array, jax.Array, KeyValues]:
-        quantiles = self.constant + self.slope * memory.keys[0, 0, 0]
-        cache = KeyValues(*[jnp.zeros((0, 1, self.space.num_tokens, 1, 1))] * 2)
+    def start(self, memory: Memory) -> tuple[jax.Array, jax.Array, Cache]:
+        quantiles = self.constant + self.slope * memory[0][0, 0, 0]
+        cache = ()
         return self._legal(jnp.zeros((), jnp.int32), jnp.zeros((), bool)), quantiles, cache
 
-    def extend(self, memory, cache, tokens, position, started) -> tuple[jax.Array, KeyValues]:
+    def extend(self, memory, cache, tokens, position, started) -> tuple[jax.Array, Cache]:
         return self._legal(position + jnp.arange(tokens.shape[1]), started), cache
 
     def _legal(self, places: jax.Array, started: jax.Array) -> jax.Array:
