@@ -58,6 +58,7 @@ def fused_attention(
         in_specs=_inputs(sources),
         out_specs=_of_one_head(count, size),
         compiler_params=triton.CompilerParams(num_warps=max(1, rows * columns // 2048)),
+        cost_estimate=_costs(sources, side, products=2),
         interpret=interpret,
     )(sources[0], sources[-1], sources[-1])
 
@@ -79,6 +80,8 @@ def _backward(side: int, interpret: bool, sources: _Sources, gradient: jax.Array
             for x in sources
         ),
         compiler_params=triton.CompilerParams(num_warps=max(1, rows * columns // 1024)),
+        # The scores and the gradient of the weights are made twice; that counts once.
+        cost_estimate=_costs(sources, side, products=5),
         interpret=interpret,
     )(sources[0], sources[-1], sources[-1], gradient)
     return (tuple(gradients),)
@@ -241,6 +244,18 @@ def _scores(
 def _attending(tokens: int, side: int) -> int:
     """How many of the tokens of a sequence attend to each other."""
     return 2 * side if side else tokens
+
+
+def _costs(sources: _Sources, side: int, products: int) -> pl.CostEstimate:
+    """Of so many products of a size of the scores by the features, padding left out."""
+    (batch, count, _, heads, size), length = sources[0].shape, sources[-1].shape[1]
+    scores = batch * heads * count * _attending(length, side)
+    numbers = products // 2 * sum(x.size for x in sources)
+    return pl.CostEstimate(
+        flops=2 * products * scores * size,
+        transcendentals=scores,
+        bytes_accessed=numbers * sources[0].dtype.itemsize,
+    )
 
 
 def _inputs(sources: _Sources) -> list[pl.BlockSpec]:

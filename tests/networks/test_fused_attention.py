@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from networks.fused_attention import fits, fused_attention
+from training.flops import count_flops
 
 INTERPRET = jax.default_backend() != "gpu"
 # A GPU multiplies float32 rounded to 10 bits.
@@ -105,3 +106,14 @@ def test_they_translate_for_a_gpu(shape):
 def test_heads_that_fill_no_tile_and_many_queries_are_left_to_xla():
     assert not fits(4, 8)
     assert not fits(129, 32)
+
+
+def test_its_model_flops_are_those_of_attention():
+    sources = random_sources(*SHAPES[3], "bfloat16")
+    batch = tuple(jnp.stack([x, x]) for x in sources)
+    found = count_flops(jax.vmap(lambda *x: fused_attention(x)), *batch)
+    assert found == count_flops(jax.vmap(lambda *x: by_definition(x)), *batch)
+    (cells,) = random_sources(2, 2 * 9**2, 0, 2, 32, "bfloat16")
+    lines = random_sources(2 * 9, 2 * 9, 0, 2, 32, "bfloat16")
+    found = count_flops(lambda x: fused_attention((x,), 9), cells)
+    assert found == count_flops(by_definition, lines)
