@@ -1,9 +1,12 @@
-"""How long ``python train.py`` takes to find the best known rank, from nothing, for several seeds.
+"""What ``python train.py`` finds from nothing, how often and how fast: a ladder of targets.
 
     python benchmarks/discover.py --ring z --seeds 0 1 2 3 -- --search.num-simulations 4
+    python benchmarks/discover.py --config tpu_configs/h200_1_ladder.py --together --seeds 0 1 2
 
-Each run is a process of its own in an empty work folder; what follows ``--`` goes to train.py. One
-JSON line a run, then a summary. Exit status: 0 if all runs reached the rank wanted, 1 otherwise.
+Each target and seed is a process of its own in an empty work folder, or each target one process
+that trains an agent for every seed. Work folders that are kept are gone on with. What follows
+``--`` goes to train.py. One JSON line a target and seed, then a summary. Exit status: 0 if all
+reached the rank wanted, 1 otherwise.
 """
 
 import argparse
@@ -13,20 +16,34 @@ import os
 import pathlib
 import queue
 import shlex
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import NamedTuple
 
 from reporting import ROOT, commit, cpu_name, report
 
-from tensorgame.algorithms import formats
+from training.agents import Agent, open_agents
+from training.workdir import read_config, slug
 
 # train.py keeps to its own limit; past this one it hangs.
 _GRACE_SECONDS = 300.0
 _DEVICES = "import jax; d = jax.devices(); print(len(d), d[0].platform, d[0].device_kind, sep=';')"
+
+
+class _Run(NamedTuple):
+    """One process of train.py. ``target`` is None for those of the configuration."""
+
+    target: str | None
+    seeds: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """Of its work folder."""
+        return f"{slug(self.target or 'default')}-{'-'.join(map(str, self.seeds))}"
 
 
 def main() -> int:
@@ -37,18 +54,17 @@ def main() -> int:
         "jax": importlib.metadata.version("jax"),
         "commit": options.commit or commit(),
     }
+    groups = [tuple(options.seeds)] if options.together else [(seed,) for seed in options.seeds]
+    runs = [_Run(target, group) for target in options.targets or [None] for group in groups]
     lines = []
     with ThreadPoolExecutor(options.jobs, initializer=_pinning(options)) as pool:
-        runs = [pool.submit(_measure, options, seed, origin) for seed in options.seeds]
-        for run in as_completed(runs):
-            lines.append(run.result())
-            report(lines[-1], options.output)
-    reached = sum(line["exit_code"] == 0 for line in lines)
-    seconds = [line["seconds"] for line in lines]
-    print(
-        f"{reached} of {len(lines)} runs reached the rank wanted; seconds of all runs: "
-        f"median {statistics.median(seconds):.1f}, max {max(seconds):.1f}"
-    )
+        pending = [pool.submit(_measure, options, run) for run in runs]
+        for run in as_completed(pending):
+            for line in run.result():
+                lines.append({**line, **origin})
+                report(lines[-1], options.output)
+    reached = sum(line["reached"] for line in lines)
+    print(f"{reached} of {len(lines)} agents reached the ranks wanted")
     return 0 if reached == len(lines) else 1
 
 
@@ -58,6 +74,14 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--ring", choices=("z2", "z"), default="z2")
+    parser.add_argument("--config", help="configuration file for train.py; the main job's")
+    parser.add_argument("--targets", nargs="+", help="one after the other; the configuration's")
+    parser.add_argument(
+        "--together", action="store_true", help="one program trains the agents of all seeds"
+    )
+    parser.add_argument(
+        "--folder", type=pathlib.Path, help="keeps the work folders, to go on from another time"
+    )
     parser.add_argument("--minutes", type=float, default=30.0, help="limit of one run (30)")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, for CPUs (1)")
     parser.add_argument(
@@ -67,6 +91,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--commit", help="name of this version, where there is no git checkout")
     parser.add_argument("overrides", nargs="*", help="flags for train.py, after --")
     options = parser.parse_args()
+    first, count = options.seeds[0], len(options.seeds)
+    if options.together and options.seeds != list(range(first, first + count)):
+        parser.error("--together needs --seeds that follow each other")
     if options.cores_each:
         wanted, available = options.jobs * options.cores_each, len(_cores())
         if wanted > available:
@@ -104,16 +131,21 @@ def _pinning(options: argparse.Namespace):
     return lambda: os.sched_setaffinity(0, groups.get())
 
 
-def _measure(options: argparse.Namespace, seed: int, origin: dict[str, str]) -> dict[str, object]:
-    """One run of train.py: its line."""
-    flags = ["--game.ring", options.ring, "--seed", str(seed)]
+def _measure(options: argparse.Namespace, run: _Run) -> list[dict[str, object]]:
+    """The lines of a run of train.py."""
+    flags = ["--config", options.config] if options.config else []
+    flags += ["--game.targets", run.target] if run.target else []
+    flags += ["--game.ring", options.ring, "--seed", str(run.seeds[0])]
+    flags += ["--num-seeds", str(len(run.seeds))] if options.together else []
     flags += ["--max-minutes", f"{options.minutes:g}", *options.overrides]
-    with tempfile.TemporaryDirectory() as folder:
-        workdir, log = pathlib.Path(folder, "work"), pathlib.Path(folder, "log")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or pathlib.Path(temporary)
+        workdir, log = folder / run.name, folder / f"{run.name}.log"
+        folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, str(ROOT / "train.py"), *flags, "--workdir", str(workdir)]
         limit = 60 * options.minutes + _GRACE_SECONDS
         # Nothing that an earlier run compiled.
-        first_start = {**os.environ, "XDG_CACHE_HOME": folder}
+        first_start = {**os.environ, "XDG_CACHE_HOME": str(folder.absolute() / f"{run.name}-xla")}
         began = time.monotonic()
         with log.open("w") as file:
             try:
@@ -124,42 +156,44 @@ def _measure(options: argparse.Namespace, seed: int, origin: dict[str, str]) -> 
                 exit_code = None
         seconds = round(time.monotonic() - began, 1)
         if exit_code != 0:
-            print(f"seed {seed}:", *log.read_text().splitlines()[-5:], sep="\n", file=sys.stderr)
-        return {
-            **_setting(workdir),
-            "seed": seed,
-            "exit_code": exit_code,
-            "seconds": seconds,
-            **_outcome(workdir, reached=exit_code == 0),
-            **origin,
-            "command": shlex.join(["python", "train.py", *flags]),
+            print(f"{run.name}:", *log.read_text().splitlines()[-5:], sep="\n", file=sys.stderr)
+        if not (workdir / "config.json").exists():
+            raise SystemExit(f"{shlex.join(command)} did not start")
+        config = read_config(workdir)
+        command = shlex.join(["python", "train.py", *flags])
+        about = {"exit_code": exit_code, "seconds": seconds, "command": command}
+        return [
+            {**outcome, **about}
+            for agent in open_agents(config, workdir)
+            for outcome in _outcomes(agent)
+        ]
+
+
+def _outcomes(agent: Agent) -> Iterator[dict[str, object]]:
+    """What an agent has found of each of its targets."""
+    last = (_lines(agent.folder / "metrics.jsonl") or [{}])[-1]
+    for name, records in zip(agent.config.game.targets, agent.records.each, strict=True):
+        found = records.best
+        saved = _lines(records.folder / "records.jsonl")
+        yield {
+            "target": name,
+            "ring": agent.config.game.ring,
+            "seed": agent.config.seed,
+            "reached": records.reached,
+            "rank": found and found.rank,
+            "wanted": records.wanted,
+            "distinct": records.distinct,
+            # Of the run's clock, which compilation belongs to, by rank and ring.
+            "seconds_to_rank": {f"{r['rank']} {r['ring']}": r["seconds"] for r in saved},
+            "steps_to_rank": {f"{r['rank']} {r['ring']}": r["step"] for r in saved},
+            "compile_seconds": last.get("compile_seconds"),
+            "run_seconds": last.get("seconds"),
+            "steps": last.get("step"),
+            "games": last.get("total_games"),
+            "evaluations": last.get("total_evaluations"),
+            # Raises if the algorithm is wrong.
+            "proof": found and found.check(),
         }
-
-
-def _setting(workdir: pathlib.Path) -> dict[str, object]:
-    """What was played."""
-    path = workdir / "config.json"
-    game = json.loads(path.read_text())["game"] if path.exists() else {}
-    return {"targets": game.get("targets"), "ring": game.get("ring")}
-
-
-def _outcome(workdir: pathlib.Path, *, reached: bool) -> dict[str, object]:
-    """What a run left in its work folder."""
-    last = (_lines(workdir / "metrics.jsonl") or [{}])[-1]
-    best = workdir / "best.npz"
-    found = formats.load(best) if best.exists() else None
-    saved = _lines(workdir / "records.jsonl")
-    times = [line["seconds"] for line in saved if found and line["rank"] == found.rank]
-    return {
-        "rank": found and found.rank,
-        "seconds_to_rank": max(times) if reached and times else None,
-        "compile_seconds": last.get("compile_seconds"),
-        "steps": last.get("step"),
-        "games": last.get("total_games"),
-        "evaluations": last.get("total_evaluations"),
-        # Raises if the algorithm is wrong.
-        "proof": found and found.check(),
-    }
 
 
 def _lines(path: pathlib.Path) -> list[dict]:

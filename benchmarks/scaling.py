@@ -3,9 +3,11 @@
     python benchmarks/scaling.py --settings 3,3,3 --devices 1 2 4 8 --output FILE
 
 Weak scaling gives every device as many games and positions as the setting has; strong scaling
-divides those of the setting. One JSON line a setting, mode and number of devices. After the strong
-runs the parameters are compared: on any number of devices they have to be the same but for the
-rounding of sums. On a CPU devices can be pretended, to see that the program is right, not fast:
+divides those of the setting. One JSON line a setting, mode and number of devices. The programs of a
+setting are compiled first, that of the first number of devices alone, so that the others find its
+choice of kernels. After the strong runs the parameters are compared: on any number of devices they
+have to be the same but for the rounding of sums. On a CPU devices can be pretended, to see that the
+program is right, not fast:
 
     export XLA_FLAGS=--xla_force_host_platform_device_count=8
     python benchmarks/scaling.py --settings default --devices 1 2 4 8
@@ -19,7 +21,9 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,8 +37,16 @@ from training.mesh import AXIS, make_mesh
 from training.step import TrainState, make_init, make_step
 
 _COLLECTIVE = re.compile(r" (all-reduce|all-gather|reduce-scatter|all-to-all)(?:-start)?\(")
+_MODES = ("weak", "strong")
 # A difference that the order of sums explains.
 _TOLERANCE = 1e-2
+
+
+class _Program(NamedTuple):
+    config: Config
+    mesh: Mesh
+    init: Callable[[int], TrainState]
+    step: jax.stages.Compiled
 
 
 def main() -> int:
@@ -42,12 +54,17 @@ def main() -> int:
     options = _parse()
     is_same = True
     for name in options.settings:
-        for mode in ("weak", "strong"):
+        configs = {
+            (mode, count): _config(SETTINGS[name], mode, count)
+            for mode in options.modes
+            for count in options.devices
+        }
+        programs = _compile(configs.values())
+        for mode in options.modes:
             first: dict[str, object] = {}
             reference = None
             for count in options.devices:
-                config = _config(SETTINGS[name], mode, count)
-                measured, params = _measure(config, options)
+                measured, params = _measure(programs[configs[mode, count]], options)
                 first = first or measured
                 reference = params if reference is None else reference
                 difference = _difference(params, reference) if mode == "strong" else None
@@ -70,6 +87,9 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=["3,3,3"])
     parser.add_argument("--devices", nargs="+", type=int, default=[1, 2], metavar="COUNT")
+    parser.add_argument(
+        "--modes", nargs="+", choices=_MODES, default=list(_MODES), help="both by default"
+    )
     parser.add_argument("--steps", type=int, default=20, help="whose time counts (20)")
     parser.add_argument("--output", type=pathlib.Path, help="file that the lines are appended to")
     parser.add_argument("--commit", help="name of this version, where there is no git checkout")
@@ -95,11 +115,26 @@ def _config(config: Config, mode: str, devices: int) -> Config:
     return config
 
 
-def _measure(config: Config, options: argparse.Namespace) -> tuple[dict[str, object], dict]:
-    """What is said of one program, and the parameters after its first steps."""
+def _compile(configs: Iterable[Config]) -> dict[Config, _Program]:
+    """The program of each configuration; equal ones once."""
+    first, *others = dict.fromkeys(configs)
+    with ThreadPoolExecutor() as pool:
+        return {
+            first: _program(first),
+            **dict(zip(others, pool.map(_program, others), strict=True)),
+        }
+
+
+def _program(config: Config) -> _Program:
     mesh = make_mesh(config)
     init = make_init(config, mesh)
     step = make_step(config, mesh).lower(jax.eval_shape(init, 0)).compile()
+    return _Program(config, mesh, init, step)
+
+
+def _measure(program: _Program, options: argparse.Namespace) -> tuple[dict[str, object], dict]:
+    """What is said of one program, and the parameters after its first steps."""
+    config, mesh, init, step = program
     collectives = collections.Counter(_COLLECTIVE.findall(step.as_text()))
     state, times = init(0), []
     for _ in range(options.steps):

@@ -1,0 +1,33 @@
+"""python train.py --config tpu_configs/h200_1_ladder.py --game.targets matmul:2,2,3
+
+Hardware: one NVIDIA H200 (141 GB).
+Expected time: see the table in docs/discovery.md.
+Result: the small rungs of the ladder, one target at a time.
+"""
+
+from networks.network import NetworkConfig
+from search.config import SearchConfig
+from training.config import Config, GameConfig, LearnerConfig, SelfPlayConfig
+
+config = Config(
+    game=GameConfig(targets=("matmul:2,2,3",)),
+    network=NetworkConfig(
+        width=64,
+        layers=2,
+        heads=4,
+        policy_width=128,
+        policy_layers=2,
+        policy_head_dim=32,
+        value_width=128,
+        dtype="bfloat16",
+    ),
+    search=SearchConfig(num_actions=16, num_simulations=16),
+    selfplay=SelfPlayConfig(num_games=1024),
+    learner=LearnerConfig(
+        demonstration_steps=200,
+        replay_batch=512,
+        demonstration_batch=512,
+        learning_rate=2e-3,
+        warmup_updates=200,
+    ),
+)
