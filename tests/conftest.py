@@ -23,7 +23,7 @@ from jaxtyping import install_import_hook
 # Shapes and dtypes are checked against the annotations. Modules that check their inputs themselves,
 # to say what would be right, are left out.
 _CHECKED = {
-    "tensorgame": ("demonstrations", "factors", "game", "rings", "symmetries"),
+    "tensorgame": ("demonstrations", "factors", "flips", "game", "rings", "symmetries"),
     "networks": ("attention", "network", "policy_head", "torso", "value_head"),
     "search": (
         "growth",

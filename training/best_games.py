@@ -26,6 +26,7 @@ from jaxtyping import Array, Bool, Int8, Int32, Integer, Key, UInt32
 
 from tensorgame.demonstrations import Demonstration
 from tensorgame.factors import canonicalize, outer_sum
+from tensorgame.flips import walk
 from tensorgame.symmetries import Basis, from_canonical, to_canonical
 from training.config import Config
 
@@ -146,11 +147,9 @@ def sample_best(
     """
     target_key, game_key, basis_key, order_key, move_key = jax.random.split(key, 5)
     shapes = jnp.asarray([target.shape for target in config.targets], jnp.int32)
-    target = jax.random.choice(target_key, len(shapes), p=jnp.asarray(config.target_shares))
-    count = (best.length[target] != NO_GAME).sum()
-    place = jax.random.randint(game_key, (), 0, jnp.maximum(count, 1))
-    game: SolvedGame = jax.tree.map(lambda x: x[target, place], best)
-    length = jnp.where(count > 0, game.length, 1)
+    target, game = _draw(config, best, target_key, game_key)
+    exists = game.length != NO_GAME
+    length = jnp.where(exists, game.length, 1)
     actions = seen_in(config, game, config.bases(basis_key, shapes[target]))
     places = jnp.arange(len(actions))
     order = jnp.where(places < length, jax.random.uniform(order_key, places.shape), 1.0)
@@ -158,7 +157,35 @@ def sample_best(
     move = jax.random.randint(move_key, (), 0, length)
     left = jnp.roll(jnp.where((places >= move)[:, None, None], actions, 0), -move, axis=0)
     state = config.rules.after(outer_sum(actions), actions, move)
-    return Demonstration(state, left, length - move), count > 0
+    return Demonstration(state, left, length - move), exists
+
+
+def walk_from_best(
+    config: Config, best: SolvedGame, key: Key[Array, ""]
+) -> tuple[Int32[Array, ""], SolvedGame]:
+    """What a random walk of flips makes of a random game of the buffer (N, M): target and game.
+
+    It is no solved game if there was none in the buffer, or if its factors in the canonical basis
+    lie outside the ring's coefficients. The key is consumed.
+    """
+    target_key, game_key, walk_key = jax.random.split(key, 3)
+    target, game = _draw(config, best, target_key, game_key)
+    allowed = (game.length != NO_GAME) & jnp.isin(
+        game.factors, jnp.asarray(config.ring.coefficients)
+    ).all()
+    factors, length = walk(walk_key, game.factors, config.ring, config.learner.flips)
+    return target, describe(config, factors, config.bases.identity(), length, allowed)
+
+
+def _draw(
+    config: Config, best: SolvedGame, target_key: Key[Array, ""], game_key: Key[Array, ""]
+) -> tuple[Int32[Array, ""], SolvedGame]:
+    """A target, drawn as in play, and a random game of it in the buffer; none if it is empty."""
+    shares = jnp.asarray(config.target_shares)
+    target = jax.random.choice(target_key, len(shares), p=shares).astype(jnp.int32)
+    count = (best.length[target] != NO_GAME).sum()
+    place = jax.random.randint(game_key, (), 0, jnp.maximum(count, 1))
+    return target, jax.tree.map(lambda x: x[target, place], best)
 
 
 def seen_in(config: Config, game: SolvedGame, basis: Basis) -> Int8[Array, "R 3 S"]:

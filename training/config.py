@@ -99,6 +99,9 @@ class LearnerConfig:
     random basis and order (unknown). No gain by it has been measured."""
     best_games: int = 256
     """M, the different solved games kept of each target for that share, the shortest (unknown)."""
+    flips: int = 0
+    """Flips of a random walk from one of the best games that each game in progress adds to a step
+    (unknown). What they find is kept among the best games; 0 for pure self-play."""
     microbatches: int = 1
     """Parts of a batch that are differentiated one after the other, to fit into memory."""
     reanalysed_share: float = 0.0
@@ -309,6 +312,11 @@ class Config:
                 f"learner.{field} is {batch}; it must be a multiple or a divisor of "
                 f"selfplay.num_games = {games}, and a multiple of {devices} devices",
             )
+        _require(
+            not self.learner.flips or self.learner.best_games_share > 0,
+            f"learner.flips is {self.learner.flips}, but learner.best_games_share is 0, so that no "
+            "best games are kept; give them a share of the demonstrations",
+        )
         for field, batch, positions in (
             ("reanalysed_share", self.learner.replay_batch, "replayed positions"),
             ("best_games_share", self.learner.demonstration_batch, "demonstrations"),
@@ -418,6 +426,7 @@ _MAY_BE_ZERO = {
     "learner.demonstration_steps",
     "learner.best_games_share",
     "learner.decay_updates",
+    "learner.flips",
     "learner.reanalysed_share",
     "learner.swapped_share",
     "learner.warmup_updates",

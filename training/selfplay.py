@@ -5,13 +5,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float32, Int32, Key
+from jaxtyping import Array, Bool, Float32, Int8, Int32, Key
 
 from search.search import search
 from search.tree import SearchResult
 from tensorgame.game import State
 from tensorgame.symmetries import Basis, change_basis, to_canonical
-from training.best_games import SolvedGame, describe, insert
+from training.best_games import SolvedGame, describe, insert, walk_from_best
 from training.config import Config
 from training.replay import PlayedGame, Replay, keep
 
@@ -220,22 +220,55 @@ def _keep(
             config, played.actions, episodes.basis, played.length, solved
         )
         best = insert(best, games, episodes.target)
+    lengths = jnp.where(solved, played.length, config.max_moves + 1)
     return Kept(
         replay=jax.vmap(keep)(kept.replay, played, done),
-        found=_shorter(config, kept.found, episodes, solved),
+        found=_shorter(
+            config, kept.found, episodes.target, lengths, played.actions, episodes.basis
+        ),
         best=best,
     )
 
 
-def _shorter(config: Config, found: Found, episodes: Episode, solved: Bool[Array, "B"]) -> Found:
-    """For each target, the shortest of ``found`` and the games that have just been solved."""
+def walk_by_flips(config: Config, keys: Key[Array, "B"], best: SolvedGame, kept: Kept) -> Kept:
+    """B random walks from the best games (N, M) of the run so far; what they find is kept too.
+
+    The keys are consumed.
+    """
+    targets, games = jax.vmap(walk_from_best, in_axes=(None, None, 0))(config, best, keys)
+    bases = jax.tree.map(
+        lambda x: jnp.broadcast_to(x, (len(keys), *jnp.shape(x))), config.bases.identity()
+    )
+    return kept._replace(
+        found=_shorter(config, kept.found, targets, games.length, games.factors, bases),
+        best=insert(kept.best, games, targets),
+    )
+
+
+def _shorter(
+    config: Config,
+    found: Found,
+    targets: Int32[Array, "B"],
+    lengths: Int32[Array, "B"],
+    actions: Int8[Array, "B R 3 S"],
+    bases: Basis,
+) -> Found:
+    """For each target, the shortest of ``found`` and of B games.
+
+    Args:
+        config: the run's.
+        found: of each of N targets.
+        targets: of the games.
+        lengths: their lengths, more than R_limit where they are not solved.
+        actions: their moves.
+        bases: what these are in, B of them.
+    """
 
     def shortest(index: jax.Array, found: Found) -> Found:
-        mine = solved & (episodes.target == index)
-        length = jnp.where(mine, episodes.played.length, config.max_moves + 1)
-        best = jnp.argmin(length)
-        actions, basis = jax.tree.map(lambda x: x[best], (episodes.played.actions, episodes.basis))
-        candidate = Found(length[best], to_canonical(actions, basis, config.ring))
+        length = jnp.where(targets == index, lengths, config.max_moves + 1)
+        place = jnp.argmin(length)
+        moves, basis = jax.tree.map(lambda x: x[place], (actions, bases))
+        candidate = Found(length[place], to_canonical(moves, basis, config.ring))
         is_shorter = candidate.moves < found.moves
         return jax.tree.map(lambda new, old: jnp.where(is_shorter, new, old), candidate, found)
 

@@ -31,6 +31,7 @@ from training.selfplay import (
     no_statistics,
     nothing_found,
     play_move,
+    walk_by_flips,
 )
 
 
@@ -214,6 +215,11 @@ def _play(
 
     keys = jax.random.split(key, config.selfplay.moves_per_step)
     (episodes, kept), played = jax.lax.scan(move, (state.episodes, kept), keys)
+    if config.learner.flips:
+        # From the games that all devices know, so that it does not matter how many there are.
+        walk_key = jax.random.fold_in(key, config.selfplay.moves_per_step)
+        keys = item_keys(walk_key, len(kept.replay.count))
+        kept = walk_by_flips(config, keys, state.best, kept)
     return episodes, kept, jax.tree.map(lambda x: x.sum(axis=0), played)
 
 

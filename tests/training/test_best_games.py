@@ -22,11 +22,12 @@ from training.best_games import (
     no_games,
     sample_best,
     seen_in,
+    walk_from_best,
 )
 from training.config import Config, GameConfig, LearnerConfig
 from training.mesh import make_mesh
 from training.replay import empty_replay, sample_batch, spread
-from training.selfplay import new_episode
+from training.selfplay import Kept, new_episode, nothing_found, walk_by_flips
 from training.step import make_init
 
 SIZE, MOVES = 3, 2
@@ -225,6 +226,37 @@ def test_a_game_seen_in_a_basis_solves_the_target_in_it_or_stays_as_it_was(
     assert (actions[~right] == game.actions).all()
 
 
+@pytest.mark.parametrize("ring", ["z", "z2"])
+def test_walks_from_the_best_games_solve_the_target_too(ring):
+    config = configured(ring, target_weights=(1.0, 3.0))
+    config = dataclasses.replace(config, learner=dataclasses.replace(config.learner, flips=20))
+    # The schoolbook's 8 products.
+    places = np.argwhere(config.targets[1].padded(config.side))
+    actions = np.zeros((config.max_moves, 3, config.side), np.int8)
+    actions[: len(places)] = np.eye(config.side, dtype=np.int8)[places]
+    own = config.bases.identity()
+    game = jax.jit(lambda x: describe(config, x, own, jnp.int32(8), jnp.bool_(True)))(actions)
+    game = jax.tree.map(lambda x: x[None], game)
+    best = jax.jit(insert)(no_games(config), game, jnp.ones(1, jnp.int32))
+    step = jax.jit(jax.vmap(lambda key: walk_from_best(config, best, key)))
+    targets, found = jax.device_get(step(jax.random.split(jax.random.key(0), 100)))
+    is_game = found.length != NO_GAME
+    np.testing.assert_array_equal(is_game, targets == 1)
+    assert (found.length[is_game] <= 8).all()
+    assert len(np.unique(found.prints[is_game, :2], axis=0)) > 10
+    for factors in found.factors[is_game]:
+        np.testing.assert_array_equal(total(config, factors), total(config, actions))
+
+    nothing = jax.tree.map(jnp.zeros_like, found)._replace(length=jnp.full(100, NO_GAME))
+    kept = Kept(None, nothing_found(config), jax.jit(insert)(best, nothing, targets))
+    keys = jax.random.split(jax.random.key(0), 100)
+    kept = jax.jit(lambda best: walk_by_flips(config, keys, best, kept))(best)
+    assert kept.found.moves[0] > config.max_moves
+    assert kept.found.moves[1] == found.length.min()
+    np.testing.assert_array_equal(total(config, kept.found.actions[1]), total(config, actions))
+    assert (kept.best.length[1] != NO_GAME).all()
+
+
 def total(config: Config, actions: np.ndarray) -> np.ndarray:
     """The sum of the products of actions (N, 3, S), by NumPy."""
     total = np.einsum("ri,rj,rk->ijk", *actions.astype(int).transpose(1, 0, 2))
@@ -276,6 +308,8 @@ def test_without_a_share_nothing_is_allocated(tiny, share, leaves):
         ({"best_games_share": 1.5}, r"best_games_share is 1.5; it must be at most 1"),
         ({"best_games_share": 0.5, "demonstration_batch": 0}, r"no demonstrations in a batch"),
         ({"best_games": 0}, r"best_games is 0; it must be positive"),
+        ({"flips": 10}, r"flips is 10, but learner.best_games_share is 0"),
+        ({"flips": -1}, r"flips is -1; it must not be negative"),
     ],
 )
 def test_shares_that_cannot_be_are_refused(fields, says):

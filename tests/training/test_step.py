@@ -244,12 +244,12 @@ def test_several_devices_make_the_same_steps_as_one(trainer, devices, tmp_path, 
         )
         check_found(config, other.found)
         jax.tree.map(np.testing.assert_array_equal, other.found, output.found)
-    assert output.metrics["games"] == trainer.config.selfplay.num_games
+    assert output.metrics["games"] > 0, "some games were finished"
 
 
 @pytest.mark.slow
 def test_the_best_games_are_the_same_on_several_devices(tiny, tmp_path, pytestconfig):
-    learner = dataclasses.replace(tiny.learner, best_games_share=0.5, best_games=4)
+    learner = dataclasses.replace(tiny.learner, best_games_share=0.5, best_games=4, flips=5)
     # Over Z_2 games are solved by chance from the first.
     game = dataclasses.replace(tiny.game, ring="z2")
     steps, runs = 10, {}
