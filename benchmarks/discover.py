@@ -16,6 +16,7 @@ import os
 import pathlib
 import queue
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -81,6 +82,9 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument(
         "--folder", type=pathlib.Path, help="keeps the work folders, to go on from another time"
+    )
+    parser.add_argument(
+        "--algorithms", type=pathlib.Path, help="folder that the best algorithms are copied to"
     )
     parser.add_argument("--minutes", type=float, default=30.0, help="limit of one run (30)")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, for CPUs (1)")
@@ -165,20 +169,27 @@ def _measure(options: argparse.Namespace, run: _Run) -> list[dict[str, object]]:
         return [
             {**outcome, **about}
             for agent in open_agents(config, workdir)
-            for outcome in _outcomes(agent)
+            for outcome in _outcomes(agent, options.algorithms)
         ]
 
 
-def _outcomes(agent: Agent) -> Iterator[dict[str, object]]:
-    """What an agent has found of each of its targets."""
+def _outcomes(agent: Agent, copies: pathlib.Path | None) -> Iterator[dict[str, object]]:
+    """What an agent has found of each of its targets; the best goes to the folder of copies."""
     last = (_lines(agent.folder / "metrics.jsonl") or [{}])[-1]
+    ring, seed = agent.config.game.ring, agent.config.seed
     for name, records in zip(agent.config.game.targets, agent.records.each, strict=True):
         found = records.best
         saved = _lines(records.folder / "records.jsonl")
+        if found and copies:
+            copies.mkdir(parents=True, exist_ok=True)
+            copy = f"{slug(name)}-{ring}-seed{seed}-rank{found.rank}.npz"
+            shutil.copyfile(records.folder / "best.npz", copies / copy)
         yield {
             "target": name,
-            "ring": agent.config.game.ring,
-            "seed": agent.config.seed,
+            "ring": ring,
+            "seed": seed,
+            # 0 for pure self-play.
+            "flips": agent.config.learner.flips,
             "reached": records.reached,
             "rank": found and found.rank,
             "wanted": records.wanted,

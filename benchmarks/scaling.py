@@ -6,8 +6,8 @@ Weak scaling gives every device as many games and positions as the setting has; 
 divides those of the setting. One JSON line a setting, mode and number of devices. The programs of a
 setting are compiled first, that of the first number of devices alone, so that the others find its
 choice of kernels. After the strong runs the parameters are compared: on any number of devices they
-have to be the same but for the rounding of sums. On a CPU devices can be pretended, to see that the
-program is right, not fast:
+have to be the same but for the rounding of sums, until that makes one move fall out differently,
+when games part. On a CPU devices can be pretended, to see that the program is right, not fast:
 
     export XLA_FLAGS=--xla_force_host_platform_device_count=8
     python benchmarks/scaling.py --settings default --devices 1 2 4 8
@@ -39,7 +39,7 @@ from training.step import TrainState, make_init, make_step
 _COLLECTIVE = re.compile(r" (all-reduce|all-gather|reduce-scatter|all-to-all)(?:-start)?\(")
 _MODES = ("weak", "strong")
 # A difference that the order of sums explains.
-_TOLERANCE = 1e-2
+_TOLERANCE = 1e-3
 
 
 class _Program(NamedTuple):
@@ -50,7 +50,7 @@ class _Program(NamedTuple):
 
 
 def main() -> int:
-    """Runs the command line; returns 1 if parameters differ between numbers of devices."""
+    """Runs the command line; returns 1 if the first step differs between numbers of devices."""
     options = _parse()
     is_same = True
     for name in options.settings:
@@ -67,14 +67,14 @@ def main() -> int:
                 measured, params = _measure(programs[configs[mode, count]], options)
                 first = first or measured
                 reference = params if reference is None else reference
-                difference = _difference(params, reference) if mode == "strong" else None
-                is_same &= difference is None or difference <= _TOLERANCE
+                differences = [_difference(*x) for x in zip(params, reference, strict=True)]
+                is_same &= mode == "weak" or differences[0] <= _TOLERANCE
                 line = {
                     "setting": name,
                     "mode": mode,
                     **measured,
                     "efficiency": _efficiency(first, measured),
-                    "largest_difference": difference,
+                    "differences": differences if mode == "strong" else None,
                     **origin(options.commit),
                 }
                 report(line, options.output)
@@ -132,16 +132,19 @@ def _program(config: Config) -> _Program:
     return _Program(config, mesh, init, step)
 
 
-def _measure(program: _Program, options: argparse.Namespace) -> tuple[dict[str, object], dict]:
-    """What is said of one program, and the parameters after its first steps."""
+def _measure(
+    program: _Program, options: argparse.Namespace
+) -> tuple[dict[str, object], list[dict]]:
+    """What is said of one program, and the parameters after each of its first steps."""
     config, mesh, init, step = program
     collectives = collections.Counter(_COLLECTIVE.findall(step.as_text()))
-    state, times = init(0), []
+    state, times, params = init(0), [], []
     for _ in range(options.steps):
         began = time.perf_counter()
         state, output = step(state)
         jax.block_until_ready(output)
         times.append(time.perf_counter() - began)
+        params.append(jax.device_get(state.params))
     seconds = statistics.median(times)
     moves = config.selfplay.num_games * config.selfplay.moves_per_step
     learner = config.learner
@@ -158,7 +161,7 @@ def _measure(program: _Program, options: argparse.Namespace) -> tuple[dict[str, 
         "exchange_share": round(exchange / seconds, 5),
         "collectives": dict(collectives),
     }
-    return measured, jax.device_get(state.params)
+    return measured, params
 
 
 def _exchange_seconds(mesh: Mesh, state: TrainState) -> float:
