@@ -68,6 +68,7 @@ VARIANTS: dict[str, Callable[[Config], Config]] = {
     "history of 3": _replaced("game", history=3),
     "reanalyse half": _replaced("learner", reanalysed_share=0.5),
     "swapped half": _replaced("learner", swapped_share=0.5),
+    "4 considered moves": _replaced("search", considered_actions=4),
     **{
         f"{count} simulations": _replaced("search", num_simulations=count)
         for count in (4, 8, 16, 32, 64)

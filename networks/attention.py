@@ -99,7 +99,15 @@ def _are_few(count: int, length: int) -> bool:
 
 
 def _is_fused(count: int, queries: jax.Array) -> bool:
-    return jax.default_backend() == "gpu" and fits(count, queries.shape[-1])
+    return fits(count, queries.shape[-1]) and _has_kernels()
+
+
+def _has_kernels() -> bool:
+    """Whether the devices are NVIDIA's of the Ampere generation or later, which Triton needs."""
+    if jax.default_backend() != "gpu":
+        return False
+    major, _, minor = jax.local_devices()[0].compute_capability.partition(".")
+    return minor.isdigit() and int(major) >= 8
 
 
 class ToHeads(nn.Module):

@@ -22,6 +22,9 @@ class SearchConfig:
     """K, actions sampled at each node (32)."""
     num_simulations: int = 8
     """Network evaluations for each move, besides the root's (800)."""
+    considered_actions: int = 0
+    """gumbel: how many of the K, those with the largest perturbed log-probabilities, are tried at
+    the root. With fewer the search looks deeper; 0 for all K."""
     rescale_values: bool = True
     """Stretch the values at a node to [0, 1]; otherwise they count in moves."""
     value_scale: float = 0.1
@@ -54,6 +57,11 @@ def check(config: SearchConfig) -> None:
         raise ValueError(
             f"search.unsampled_mass is set with search.algorithm {config.algorithm} and "
             f"search.sampling {config.sampling}; it needs gumbel and beam"
+        )
+    if config.considered_actions > config.num_actions:
+        raise ValueError(
+            f"search.considered_actions is {config.considered_actions}, more than the "
+            f"{config.num_actions} of search.num_actions; use 0 for all of them"
         )
     if config.temperature_visits <= 1:
         raise ValueError(

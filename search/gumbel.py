@@ -87,7 +87,7 @@ def _halve_sequentially(
         root_selection=functools.partial(
             mctx.gumbel_muzero_root_action_selection,
             num_simulations=config.num_simulations,
-            max_num_considered_actions=config.num_actions,
+            max_num_considered_actions=config.considered_actions or config.num_actions,
             qtransform=qtransform,
         ),
         interior_selection=functools.partial(

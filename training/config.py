@@ -101,7 +101,7 @@ class LearnerConfig:
     """M, the different solved games kept of each target for that share, the shortest (unknown)."""
     flips: int = 0
     """Flips of a random walk from one of the best games that each game in progress adds to a step
-    (unknown). What they find is kept among the best games; 0 for pure self-play."""
+    (0). What they find is kept among the best games; 0 for pure self-play."""
     microbatches: int = 1
     """Parts of a batch that are differentiated one after the other, to fit into memory."""
     reanalysed_share: float = 0.0
@@ -421,6 +421,7 @@ _MAY_BE_ZERO = {
     "network.token_size",
     "search.noise_fraction",
     "search.value_scale",
+    "search.considered_actions",
     "search.maxvisit_init",
     "learner.demonstration_batch",
     "learner.demonstration_steps",

@@ -1,5 +1,7 @@
 """Attention against its definition."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -92,3 +94,14 @@ def test_what_comes_after_the_heads_acts_on_each_cell_alone():
     apply = jax.jit(block.apply)
     changed = apply(params, cells.at[2, 0].add(1.0), attended) - apply(params, cells, attended)
     np.testing.assert_array_equal(jnp.abs(changed).max(axis=1) > 0, np.arange(5) == 2)
+
+
+@pytest.mark.parametrize(
+    ("backend", "capability", "expected"),
+    [("gpu", "9.0", True), ("gpu", "7.5", False), ("gpu", "gfx942", False), ("tpu", "", False)],
+)
+def test_kernels_are_for_ampere_and_later(monkeypatch, backend, capability, expected):
+    device = types.SimpleNamespace(compute_capability=capability)
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(jax, "local_devices", lambda: [device])
+    assert attention._has_kernels() == expected

@@ -93,6 +93,16 @@ def test_the_move_is_the_best_of_the_most_visited_by_gumbel_and_value(bits, vari
             assert visits[i][mine] == visits[i].max()
 
 
+def test_only_the_first_moves_are_considered(bits, variants, keys):
+    """The slots are sorted by the Gumbels and log-probabilities that they are chosen by."""
+    config = dataclasses.replace(variants["gumbel"], considered_actions=2, num_simulations=8)
+    _, tree = bits.run(config, bits.params(value=-2.0), keys(3), bits.positions(residuals(3), 0))
+    visits = tree.children_visits[:, 0, : config.num_actions]
+    assert (visits[:, :2] > 0).all()
+    assert (visits[:, 2:] == 0).all()
+    assert (visits.sum(axis=1) == 8).all()
+
+
 def test_with_a_spare_slot_the_others_keep_their_share(bits, variants, keys):
     """P e^sigma(q) over the sum of these and (1 - sum p) e^sigma(mixed value)."""
     config, params = variants["gumbel with others"], bits.params(value=-3.0, slope=-0.1)

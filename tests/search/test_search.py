@@ -240,6 +240,10 @@ def test_a_bandit_ends_with_its_best_arm(bits, variants, keys):
             {"unsampled_mass": True, "sampling": "independent"},
             "search.sampling independent; it needs gumbel and beam",
         ),
+        (
+            {"considered_actions": 9},
+            "considered_actions is 9, more than the 8 of search.num_actions",
+        ),
         ({"temperature_visits": 1.0}, "search.temperature_visits is 1.0; it must be above 1"),
     ],
 )
