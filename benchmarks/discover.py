@@ -32,6 +32,8 @@ from training.workdir import read_config, slug
 
 # train.py keeps to its own limit; past this one it hangs.
 _GRACE_SECONDS = 300.0
+# Points of a curve.
+_POINTS = 60
 _DEVICES = "import jax; d = jax.devices(); print(len(d), d[0].platform, d[0].device_kind, sep=';')"
 
 
@@ -175,7 +177,8 @@ def _measure(options: argparse.Namespace, run: _Run) -> list[dict[str, object]]:
 
 def _outcomes(agent: Agent, copies: pathlib.Path | None) -> Iterator[dict[str, object]]:
     """What an agent has found of each of its targets; the best goes to the folder of copies."""
-    last = (_lines(agent.folder / "metrics.jsonl") or [{}])[-1]
+    metrics = _lines(agent.folder / "metrics.jsonl")
+    last = (metrics or [{}])[-1]
     ring, seed = agent.config.game.ring, agent.config.seed
     for name, records in zip(agent.config.game.targets, agent.records.each, strict=True):
         found = records.best
@@ -197,6 +200,7 @@ def _outcomes(agent: Agent, copies: pathlib.Path | None) -> Iterator[dict[str, o
             # Of the run's clock, which compilation belongs to, by rank and ring.
             "seconds_to_rank": {f"{r['rank']} {r['ring']}": r["seconds"] for r in saved},
             "steps_to_rank": {f"{r['rank']} {r['ring']}": r["step"] for r in saved},
+            "solved_shares": _solved_shares(metrics, name),
             "compile_seconds": last.get("compile_seconds"),
             "run_seconds": last.get("seconds"),
             "steps": last.get("step"),
@@ -205,6 +209,16 @@ def _outcomes(agent: Agent, copies: pathlib.Path | None) -> Iterator[dict[str, o
             # Raises if the algorithm is wrong.
             "proof": found and found.check(),
         }
+
+
+def _solved_shares(metrics: list[dict], target: str) -> list[float | None]:
+    """Of the games of a target in equal stretches of the run's time, the share that was solved."""
+    games, solved = [0.0] * _POINTS, [0.0] * _POINTS
+    for line in metrics:
+        stretch = min(_POINTS - 1, int(line["seconds"] / metrics[-1]["seconds"] * _POINTS))
+        games[stretch] += line["target_games"][target]
+        solved[stretch] += sum(count for _, count in line["target_ranks"][target])
+    return [round(s / g, 4) if g else None for s, g in zip(solved, games, strict=True)]
 
 
 def _lines(path: pathlib.Path) -> list[dict]:
