@@ -96,7 +96,7 @@ class LearnerConfig:
     then none in place of games that have not been played yet either."""
     best_games_share: float = 0.0
     """Share of the demonstrations that are made of the best solved games of the run, each in a new
-    random basis and order (unknown). No gain by it has been measured."""
+    random basis and order (unknown). By itself it has brought no gain that was measured."""
     best_games: int = 256
     """M, the different solved games kept of each target for that share, the shortest (unknown)."""
     flips: int = 0
