@@ -3,34 +3,27 @@
 python benchmarks/plot_ablations.py benchmarks/results/ablations.jsonl --output ablations.png
 """
 
-import argparse
-import json
 import pathlib
 import statistics
 from collections import defaultdict
 
 import numpy as np
 from matplotlib.figure import Figure
+from reporting import lines_to_draw
 
 Lines = list[dict]
 
 
 def main() -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("files", nargs="+", type=pathlib.Path)
-    parser.add_argument("--output", type=pathlib.Path, help="a PNG file")
-    options = parser.parse_args()
-    lines = [json.loads(line) for path in options.files for line in path.read_text().splitlines()]
+    lines, output = lines_to_draw(__doc__)
     by_target: dict[str, dict[str, Lines]] = defaultdict(lambda: defaultdict(list))
     for line in lines:
         by_target[f"{line['target']} over {line['ring']}"][line["variant"]].append(line)
     for title, variants in by_target.items():
         print(_table(title, variants))
-    if options.output:
-        _draw(by_target, options.output)
+    if output:
+        _draw(by_target, output)
 
 
 def _table(title: str, variants: dict[str, Lines]) -> str:

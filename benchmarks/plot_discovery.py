@@ -6,8 +6,6 @@ A row and a column of panels for each target, ring and number of flips. Of sever
 agent, which went on with its work folder, the last counts.
 """
 
-import argparse
-import json
 import math
 import pathlib
 import statistics
@@ -15,6 +13,7 @@ from collections import defaultdict
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from reporting import lines_to_draw
 
 # Lines by target, ring and flips, then by seed.
 Settings = dict[tuple[str, str, int], dict[int, dict]]
@@ -27,23 +26,16 @@ _HEAD = (
 
 def main() -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("files", nargs="+", type=pathlib.Path)
-    parser.add_argument("--output", type=pathlib.Path, help="a PNG file")
-    options = parser.parse_args()
+    lines, output = lines_to_draw(__doc__)
     settings: Settings = defaultdict(dict)
-    for file in options.files:
-        for line in map(json.loads, file.read_text().splitlines()):
-            setting = line["target"], line["ring"], line.get("flips", 0)
-            settings[setting][line["seed"]] = line
+    for line in lines:
+        settings[line["target"], line["ring"], line.get("flips", 0)][line["seed"]] = line
     print(_HEAD)
     print("|---" * (_HEAD.count("|") - 1) + "|")
     for setting, agents in settings.items():
         print(_row(setting, list(agents.values())))
-    if options.output:
-        _draw(settings, options.output)
+    if output:
+        _draw(settings, output)
 
 
 def _row(setting: tuple, agents: list[dict]) -> str:

@@ -1,12 +1,13 @@
 """What every measurement says of its origin, and how it is written down."""
 
+import argparse
 import json
 import pathlib
 import platform
 
 from training.provenance import ROOT, commit
 
-__all__ = ["ROOT", "commit", "cpu_name", "origin", "report"]
+__all__ = ["ROOT", "commit", "cpu_name", "lines_to_draw", "origin", "report"]
 
 _CPU_INFO = pathlib.Path("/proc/cpuinfo")
 
@@ -43,3 +44,15 @@ def report(line: dict[str, object], output: pathlib.Path | None) -> None:
         output.parent.mkdir(parents=True, exist_ok=True)
         with output.open("a") as file:
             file.write(text + "\n")
+
+
+def lines_to_draw(description: str | None) -> tuple[list[dict], pathlib.Path | None]:
+    """The command line of a program that draws: the lines of its files, and where to."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("files", nargs="+", type=pathlib.Path)
+    parser.add_argument("--output", type=pathlib.Path, help="a PNG file")
+    options = parser.parse_args()
+    texts = (path.read_text() for path in options.files)
+    return [json.loads(line) for text in texts for line in text.splitlines()], options.output
