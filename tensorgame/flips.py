@@ -43,12 +43,11 @@ def walk(
         same sum, terms first, and its number of terms.
     """
 
-    def step(index: jax.Array, walk: _Walk) -> _Walk:
-        factors = _flip(jax.random.fold_in(key, index), walk.factors, ring)
+    def step(index: jax.Array, so_far: _Walk) -> _Walk:
+        factors = _flip(jax.random.fold_in(key, index), so_far.factors, ring)
         length = _exists(factors).sum()
-        is_best = length <= walk.length
-        best = jnp.where(is_best, factors, walk.best)
-        return _Walk(factors, best, jnp.minimum(length, walk.length))
+        best = jnp.where(length <= so_far.length, factors, so_far.best)
+        return _Walk(factors, best, jnp.minimum(length, so_far.length))
 
     start = _Walk(factors, factors, _exists(factors).sum())
     end = jax.lax.fori_loop(0, flips, step, start)
