@@ -41,12 +41,13 @@ class _Run(NamedTuple):
     """One process of train.py. ``target`` is None for those of the configuration."""
 
     target: str | None
+    ring: str
     seeds: tuple[int, ...]
 
     @property
     def name(self) -> str:
         """Of its work folder."""
-        return f"{slug(self.target or 'default')}-{'-'.join(map(str, self.seeds))}"
+        return "-".join([slug(self.target or "default"), self.ring, *map(str, self.seeds)])
 
 
 def main() -> int:
@@ -58,7 +59,8 @@ def main() -> int:
         "commit": options.commit or commit(),
     }
     groups = [tuple(options.seeds)] if options.together else [(seed,) for seed in options.seeds]
-    runs = [_Run(target, group) for target in options.targets or [None] for group in groups]
+    targets = options.targets or [None]
+    runs = [_Run(target, options.ring, group) for target in targets for group in groups]
     lines = []
     with ThreadPoolExecutor(options.jobs, initializer=_pinning(options)) as pool:
         pending = [pool.submit(_measure, options, run) for run in runs]
@@ -141,7 +143,7 @@ def _measure(options: argparse.Namespace, run: _Run) -> list[dict[str, object]]:
     """The lines of a run of train.py."""
     flags = ["--config", options.config] if options.config else []
     flags += ["--game.targets", run.target] if run.target else []
-    flags += ["--game.ring", options.ring, "--seed", str(run.seeds[0])]
+    flags += ["--game.ring", run.ring, "--seed", str(run.seeds[0])]
     flags += ["--num-seeds", str(len(run.seeds))] if options.together else []
     flags += ["--max-minutes", f"{options.minutes:g}", *options.overrides]
     with tempfile.TemporaryDirectory() as temporary:
@@ -163,7 +165,8 @@ def _measure(options: argparse.Namespace, run: _Run) -> list[dict[str, object]]:
         seconds = round(time.monotonic() - began, 1)
         if exit_code != 0:
             print(f"{run.name}:", *log.read_text().splitlines()[-5:], sep="\n", file=sys.stderr)
-        if not (workdir / "config.json").exists():
+        # What it refused may be another run's folder, whose results are not to be told as its own.
+        if exit_code == 2 or not (workdir / "config.json").exists():
             raise SystemExit(f"{shlex.join(command)} did not start")
         config = read_config(workdir)
         command = shlex.join(["python", "train.py", *flags])

@@ -37,13 +37,18 @@ def canonicalize(action: Integer[Array, "3 S"], ring: Ring) -> Integer[Array, "3
     """The canonical triple with the same rank-one tensor; shape (3, S), dtype kept."""
     if ring.num_units == 1:
         return action
-    first = jnp.argmax(action[:2] != 0, axis=-1)
-    leading = jnp.take_along_axis(action[:2], first[:, None], axis=-1)[:, 0]
-    units = ring.normalizer(leading).astype(jnp.int32)
+    units = leading_units(action[:2], ring)
     # What u and v are multiplied by, w is divided by; a sign is its own inverse.
     undone = ring.normalizer(ring.reduce(units)) if ring.modulus else units
     scales = jnp.append(units, ring.reduce(undone.prod()))
     return ring.reduce(action * scales[:, None]).astype(action.dtype)
+
+
+def leading_units(factors: Integer[Array, "*rows S"], ring: Ring) -> Int32[Array, "*rows"]:
+    """The units by which factors (..., S) are multiplied to make their leading entry canonical."""
+    first = jnp.argmax(factors != 0, axis=-1)[..., None]
+    leading = jnp.take_along_axis(factors, first, axis=-1)[..., 0]
+    return ring.normalizer(leading).astype(jnp.int32)
 
 
 @dataclasses.dataclass(frozen=True)

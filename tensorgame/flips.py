@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int8, Int32, Key, UInt32
+from jaxtyping import Array, Bool, Int8, Int32, Key
 
-from tensorgame.factors import canonicalize
+from tensorgame.factors import ActionSpace, canonicalize, leading_units
 from tensorgame.rings import Ring
 
 
@@ -85,26 +85,16 @@ def _flip(key: Key[Array, ""], factors: Int8[Array, "R 3 S"], ring: Ring) -> Int
 
 def _common(factors: Int8[Array, "R 3 S"], ring: Ring) -> Bool[Array, "3 R R"]:
     """Which two terms have a factor in common, up to a unit, in each mode."""
-    first = jnp.argmax(factors != 0, axis=-1)[..., None]
-    units = ring.normalizer(jnp.take_along_axis(factors, first, axis=-1)).astype(jnp.int32)
-    words = _words(ring.reduce(factors * units).swapaxes(0, 1), ring)
-    same = (words[:, :, None] == words[:, None]).all(axis=-1)
+    units = leading_units(factors, ring)[..., None]
+    count, _, side = factors.shape
+    # As few numbers as can be for a factor.
+    sizes = [d for d in range(1, side + 1) if side % d == 0 and ring.num_symbols**d < 2**31]
+    tokens = ActionSpace(ring, side, max(sizes)).encode(ring.reduce(factors * units))
+    tokens = tokens.reshape(count, 3, -1).swapaxes(0, 1)
+    same = (tokens[:, :, None] == tokens[:, None]).all(axis=-1)
     exists = _exists(factors)
-    different = ~jnp.eye(len(factors), dtype=bool)
+    different = ~jnp.eye(count, dtype=bool)
     return same & exists[:, None] & exists & different
-
-
-def _words(factors: Int32[Array, "*rows S"], ring: Ring) -> UInt32[Array, "*rows words"]:
-    """Factors as numbers to the base of the ring's range, as many words as that takes."""
-    base = ring.largest - ring.coefficients[0] + 1
-    digits = 1
-    while base ** (digits + 1) <= 2**32:
-        digits += 1
-    size = factors.shape[-1]
-    shifted = (factors - ring.coefficients[0]).astype(jnp.uint32)
-    padded = jnp.pad(shifted, [(0, 0)] * (factors.ndim - 1) + [(0, -size % digits)])
-    places = jnp.asarray([base**i for i in range(digits)], jnp.uint32)
-    return (padded.reshape(*factors.shape[:-1], -1, digits) * places).sum(-1, dtype=jnp.uint32)
 
 
 def _choose(
