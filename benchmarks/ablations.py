@@ -13,7 +13,7 @@ import pathlib
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import NamedTuple
 
 import jax
@@ -26,8 +26,12 @@ from training.config import Config, GameConfig, LearnerConfig, SelfPlayConfig
 from training.mesh import make_mesh
 from training.step import StepOutput, TrainState, make_init, make_step
 
+# Between changes that are made together.
+_AND = " & "
 # Points of a learning curve.
 _POINTS = 40
+# What is told of the last tenth of the steps.
+_AT_THE_END = ("root_entropy", "tree_depth", "value_error", "demonstration_policy_loss")
 
 
 def _replaced(section: str, **fields: object) -> Callable[[Config], Config]:
@@ -40,7 +44,12 @@ def _replaced(section: str, **fields: object) -> Callable[[Config], Config]:
 def _without_demonstrations(config: Config) -> Config:
     """Self-play alone, in as many positions; empty rings would be filled with demonstrations."""
     batch = config.learner.replay_batch + config.learner.demonstration_batch
-    learner = {"demonstration_steps": 0, "replay_batch": batch, "demonstration_batch": 0}
+    learner = {
+        "demonstration_steps": 0,
+        "replay_batch": batch,
+        "demonstration_batch": 0,
+        "best_games_share": 0.0,
+    }
     return _replaced("learner", **learner)(config)
 
 
@@ -49,11 +58,27 @@ def _without_demonstrations(config: Config) -> Config:
 SETTINGS = {
     "2,2,2": _replaced("selfplay", num_games=512)(Config()),
     "2,3,3": Config(
-        game=GameConfig(targets=("matmul:2,3,3",)),
-        network=NetworkConfig(width=64, layers=2, heads=4, policy_layers=2, policy_heads=8),
+        game=GameConfig(targets=("matmul:2,3,3",), shared_basis=False),
+        network=NetworkConfig(
+            width=64,
+            layers=2,
+            heads=4,
+            policy_width=128,
+            policy_layers=2,
+            policy_head_dim=32,
+            value_width=128,
+            dtype="bfloat16",
+        ),
         search=SearchConfig(num_actions=16, num_simulations=16),
         selfplay=SelfPlayConfig(num_games=512),
-        learner=LearnerConfig(demonstration_steps=200, replay_batch=256, demonstration_batch=256),
+        learner=LearnerConfig(
+            demonstration_steps=200,
+            replay_batch=256,
+            demonstration_batch=256,
+            best_games_share=0.5,
+            learning_rate=2e-3,
+            warmup_updates=200,
+        ),
     ),
 }
 
@@ -63,12 +88,19 @@ VARIANTS: dict[str, Callable[[Config], Config]] = {
     "sampled_alphazero": _replaced("search", algorithm="sampled_alphazero", sampling="independent"),
     "unsampled mass": _replaced("search", unsampled_mass=True),
     "no change of basis": _replaced("game", canonical_probability=1.0),
+    "one basis for three modes": _replaced("game", shared_basis=True),
     "no demonstrations": _without_demonstrations,
+    "padded demonstrations": _replaced("demonstrations", padded=True),
+    "no best games": _replaced("learner", best_games_share=0.0),
+    "half continued": _replaced("selfplay", continued_share=0.5),
+    "flips": _replaced("learner", flips=100),
     "symmetric queries": _replaced("game", signed_permutations=100),
     "history of 3": _replaced("game", history=3),
     "reanalyse half": _replaced("learner", reanalysed_share=0.5),
     "swapped half": _replaced("learner", swapped_share=0.5),
     "4 considered moves": _replaced("search", considered_actions=4),
+    "values in moves": _replaced("search", rescale_values=False, value_scale=0.02),
+    "a third of the value scale": _replaced("search", value_scale=0.03),
     **{
         f"{count} simulations": _replaced("search", num_simulations=count)
         for count in (4, 8, 16, 32, 64)
@@ -85,6 +117,7 @@ class _Curve:
     solved: list[float] = dataclasses.field(default_factory=list)
     returns: list[float] = dataclasses.field(default_factory=list)
     best: list[int] = dataclasses.field(default_factory=list)
+    metrics: list[dict[str, float]] = dataclasses.field(default_factory=list)
 
     def add(self, seconds: float, output: StepOutput, max_moves: int) -> None:
         metrics, found = output
@@ -94,6 +127,7 @@ class _Curve:
         self.returns.append(float(metrics["return"] * metrics["games"]))
         best = min(int(found.moves.min()), self.best[-1] if self.best else max_moves + 1)
         self.best.append(best)
+        self.metrics.append({name: float(metrics[name]) for name in _AT_THE_END})
 
     def summary(self, max_moves: int) -> dict[str, object]:
         """The curve in equal stretches of time: mean cost of a game, share solved, best rank."""
@@ -111,6 +145,7 @@ class _Curve:
 
         reached = [rank for rank in self.best if rank <= max_moves]
         times = dict(zip(reversed(self.best), reversed(self.seconds), strict=True))
+        last = self.metrics[-max(1, len(self.metrics) // 10) :]
         return {
             "steps": len(self.seconds),
             "games": int(games.sum()),
@@ -118,6 +153,7 @@ class _Curve:
             "solved_share": mean(solved),
             "best_rank": min(reached, default=None),
             "seconds_to_rank": {r: round(t, 2) for r, t in times.items() if r <= max_moves},
+            **{name: round(float(np.mean([m[name] for m in last])), 3) for name in _AT_THE_END},
         }
 
 
@@ -153,7 +189,7 @@ class _Program(NamedTuple):
 def _compile(options: argparse.Namespace) -> dict[str, _Program]:
     """The variants, ready to run; those that are as the base are left out."""
     base = dataclasses.replace(SETTINGS[options.setting], num_seeds=options.seeds)
-    configs = {name: VARIANTS[name](base) for name in options.variants or VARIANTS}
+    configs = {name: _varied(base, name) for name in options.variants or VARIANTS}
     configs = {n: c for n, c in configs.items() if c != base or n == next(iter(VARIANTS))}
     pending = {}
     with ThreadPoolExecutor(options.jobs) as pool:
@@ -162,8 +198,20 @@ def _compile(options: argparse.Namespace) -> dict[str, _Program]:
             mesh = make_mesh(config)
             init = make_init(config, mesh)
             lowered = make_step(config, mesh).lower(jax.eval_shape(init, 0))
-            pending[name] = config, init, pool.submit(_timed, name, lowered.compile)
+            done = pool.submit(_timed, name, lowered.compile)
+            if not pending:
+                # Kernels are chosen by timing them; with JAX_COMPILATION_CACHE_DIR the others find
+                # what this one chose.
+                wait([done])
+            pending[name] = config, init, done
     return {n: _Program(c, init, *done.result()) for n, (c, init, done) in pending.items()}
+
+
+def _varied(config: Config, name: str) -> Config:
+    """The configuration with the changes of a variant, or of several that are joined by " & "."""
+    for part in name.split(_AND):
+        config = VARIANTS[part](config)
+    return config
 
 
 def _timed(name: str, call: Callable[[], jax.stages.Compiled]) -> tuple[jax.stages.Compiled, float]:
@@ -198,13 +246,19 @@ def _parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--setting", choices=SETTINGS, default="2,2,2", help="the base (2,2,2)")
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, help="some only")
+    parser.add_argument(
+        "--variants", nargs="+", help="some only; several changes of one are joined by ' & '"
+    )
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 (3)")
     parser.add_argument("--seconds", type=float, default=20, help="device time of a variant (20)")
     parser.add_argument("--jobs", type=int, default=2, help="compilations at a time (2)")
     parser.add_argument("--output", type=pathlib.Path, help="file that the lines are appended to")
     parser.add_argument("--commit", help="name of this version, where there is no git checkout")
-    return parser.parse_args()
+    options = parser.parse_args()
+    unknown = {part for name in options.variants or () for part in name.split(_AND)} - set(VARIANTS)
+    if unknown:
+        parser.error(f"--variants has {', '.join(unknown)}; there are {', '.join(VARIANTS)}")
+    return options
 
 
 if __name__ == "__main__":

@@ -38,7 +38,10 @@ class DemonstrationSampler:
     Attributes:
         game: the rules.
         side: S.
-        max_factors: R, the most factors left in a position; their number is uniform in 1..R.
+        shapes: corners of the cube that positions are drawn in, a random one for each.
+        max_factors: for each of them the most factors left in a position, at most R; their number
+            is uniform from 1.
+        shares: for each of them how often it is drawn; they sum to 1.
         density: probability that an entry of a factor is non-zero, before null factors are thrown
             away. Non-zero entries are uniform over the coefficients, except that over Z those
             beyond +-1 have the share ``large`` together.
@@ -47,26 +50,32 @@ class DemonstrationSampler:
 
     game: Game
     side: int
-    max_factors: int
+    shapes: tuple[tuple[int, int, int], ...]
+    max_factors: tuple[int, ...]
+    shares: tuple[float, ...]
     density: float
     large: float
 
     def __call__(self, key: Key[Array, ""]) -> Demonstration:
         """A random position; the key is consumed."""
-        count_key, moves_key, action_key = jax.random.split(key, 3)
-        rows = self.max_factors + self.game.history
-        actions = self._factors(action_key, rows)
+        corner_key, count_key, moves_key, action_key = jax.random.split(key, 4)
+        corner = jax.random.choice(corner_key, len(self.shapes), p=jnp.asarray(self.shares))
+        shape, most = jnp.asarray(self.shapes)[corner], jnp.asarray(self.max_factors)[corner]
+        length = max(self.max_factors)
+        actions = self._factors(action_key, length + self.game.history, shape)
         actions = jax.vmap(factors.canonicalize, in_axes=(0, None))(actions, self.game.ring)
         played, left = actions[: self.game.history], actions[self.game.history :]
-        count = jax.random.randint(count_key, (), 1, self.max_factors + 1)
+        count = jax.random.randint(count_key, (), 1, most + 1)
         moves = jax.random.randint(moves_key, (), 0, self.game.max_moves - count + 1)
-        left = jnp.where((jnp.arange(self.max_factors) < count)[:, None, None], left, 0)
+        left = jnp.where((jnp.arange(length) < count)[:, None, None], left, 0)
         played = jnp.where((jnp.arange(self.game.history) < moves)[:, None, None], played, 0)
         residual = self.game.ring.reduce(factors.outer_sum(left))
         state = State(residual.astype(self.game.ring.dtype), moves, played)
         return Demonstration(state, left, count)
 
-    def _factors(self, key: Key[Array, ""], rows: int) -> Int8[Array, "rows 3 S"]:
+    def _factors(
+        self, key: Key[Array, ""], rows: int, shape: Int32[Array, "3"]
+    ) -> Int8[Array, "rows 3 S"]:
         """Non-null triples (rows, 3, S), int8, entries i.i.d. given that no factor is zero.
 
         Given that a factor is not zero, the place of its first non-zero entry is a truncated
@@ -74,13 +83,13 @@ class DemonstrationSampler:
         """
         first_key, nonzero_key, value_key = jax.random.split(key, 3)
         places = jnp.arange(self.side)
-        first = jax.random.categorical(
-            first_key, places * jnp.log1p(-self.density), shape=(rows, 3, 1)
-        )
-        shape = (rows, 3, self.side)
-        nonzero = jax.random.bernoulli(nonzero_key, self.density, shape)
+        inside = places < shape[:, None]
+        logits = jnp.where(inside, places * jnp.log1p(-self.density), -jnp.inf)
+        first = jax.random.categorical(first_key, logits, shape=(rows, 3))[..., None]
+        size = (rows, 3, self.side)
+        nonzero = jax.random.bernoulli(nonzero_key, self.density, size) & inside
         nonzero = jnp.where(places == first, True, nonzero & (places > first))
-        return jnp.where(nonzero, self._coefficients(value_key, shape), 0).astype(jnp.int8)
+        return jnp.where(nonzero, self._coefficients(value_key, size), 0).astype(jnp.int8)
 
     def _coefficients(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Int32[Array, "..."]:
         """Random non-zero coefficients, int32."""

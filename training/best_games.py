@@ -137,27 +137,71 @@ def exchange(best: SolvedGame, axis: str) -> SolvedGame:
     return sent._replace(length=jnp.where(places >= 0, sent.length, NO_GAME))
 
 
+class Opening(NamedTuple):
+    """A position of a solved game, and how it was reached.
+
+    Attributes:
+        target: index of the game's target, int32 scalar.
+        basis: the basis it is shown in.
+        actions: all moves of the game in that basis, in the order it is shown in, canonical
+            actions (R, 3, S), int8.
+        moves: how many of them lead to the position, int32 scalar.
+        length: how many there are, int32 scalar.
+    """
+
+    target: Int32[Array, ""]
+    basis: Basis
+    actions: Int8[Array, "R 3 S"]
+    moves: Int32[Array, ""]
+    length: Int32[Array, ""]
+
+
 def sample_best(
     config: Config, best: SolvedGame, key: Key[Array, ""]
 ) -> tuple[Demonstration, Bool[Array, ""]]:
     """A position of a random game of the buffer (N, M), and whether there was one.
 
+    All that is left to play solves it. The key is consumed.
+    """
+    opening, exists, _ = _open(config, best, key)
+    actions, moves = opening.actions, opening.moves
+    is_left = (jnp.arange(len(actions)) >= moves)[:, None, None]
+    left = jnp.roll(jnp.where(is_left, actions, 0), -moves, axis=0)
+    state = config.rules.after(outer_sum(actions), actions, moves)
+    return Demonstration(state, left, opening.length - moves), exists
+
+
+def sample_opening(
+    config: Config, best: SolvedGame, key: Key[Array, ""]
+) -> tuple[Opening, Bool[Array, ""]]:
+    """A position of a random game of the buffer (N, M) to be played on from, and whether it can be.
+
+    It cannot if there was no game, or if the game does not fit into the basis drawn: then nobody
+    knows the basis that it is shown in. The key is consumed.
+    """
+    opening, exists, fits = _open(config, best, key)
+    return opening, exists & fits
+
+
+def _open(
+    config: Config, best: SolvedGame, key: Key[Array, ""]
+) -> tuple[Opening, Bool[Array, ""], Bool[Array, ""]]:
+    """A random position of a random game, whether there was one, and whether its basis is right.
+
     The target is drawn as in play. The game is shown in a random basis, drawn as in play, and in a
-    random order; all that is left to play solves it. The key is consumed.
+    random order.
     """
     target_key, game_key, basis_key, order_key, move_key = jax.random.split(key, 5)
     shapes = jnp.asarray([target.shape for target in config.targets], jnp.int32)
     target, game = _draw(config, best, target_key, game_key)
     exists = game.length != NO_GAME
     length = jnp.where(exists, game.length, 1)
-    actions = seen_in(config, game, config.bases(basis_key, shapes[target]))
+    basis = config.bases(basis_key, shapes[target])
+    actions, fits = seen_in(config, game, basis)
     places = jnp.arange(len(actions))
     order = jnp.where(places < length, jax.random.uniform(order_key, places.shape), 1.0)
-    actions = actions[jnp.argsort(order)]
-    move = jax.random.randint(move_key, (), 0, length)
-    left = jnp.roll(jnp.where((places >= move)[:, None, None], actions, 0), -move, axis=0)
-    state = config.rules.after(outer_sum(actions), actions, move)
-    return Demonstration(state, left, length - move), exists
+    moves = jax.random.randint(move_key, (), 0, length)
+    return Opening(target, basis, actions[jnp.argsort(order)], moves, length), exists, fits
 
 
 def walk_from_best(
@@ -188,11 +232,14 @@ def _draw(
     return target, jax.tree.map(lambda x: x[target, place], best)
 
 
-def seen_in(config: Config, game: SolvedGame, basis: Basis) -> Int8[Array, "R 3 S"]:
-    """The moves of ``game`` in ``basis``, canonical actions (R, 3, S).
+def seen_in(
+    config: Config, game: SolvedGame, basis: Basis
+) -> tuple[Int8[Array, "R 3 S"], Bool[Array, ""]]:
+    """The moves of ``game`` in ``basis``, canonical actions (R, 3, S), and whether they fit there.
 
-    In the basis of the game if they leave the ring's coefficients in the other or the tensor's
-    entries might overflow, which happens over Z alone: with coefficients -1, 0 and 1 mostly.
+    They do not if they leave the ring's coefficients or the tensor's entries might overflow, which
+    happens over Z alone: with coefficients -1, 0 and 1 mostly. Then the moves are shown in the
+    basis of the game.
     """
     ring = config.ring
     actions = from_canonical(game.factors, basis, ring)
@@ -200,7 +247,7 @@ def seen_in(config: Config, game: SolvedGame, basis: Basis) -> Int8[Array, "R 3 
     fits = jnp.isin(actions, jnp.asarray(ring.coefficients)).all()
     start = ring.reduce(outer_sum(actions))
     fits &= jnp.abs(start).max() <= config.rules.largest_start
-    return jnp.where(fits, actions, game.actions).astype(jnp.int8)
+    return jnp.where(fits, actions, game.actions).astype(jnp.int8), fits
 
 
 def _shortest(

@@ -62,11 +62,14 @@ class DemonstrationConfig:
     """Random tensors with known factors, the supervised half of each batch."""
 
     max_factors: int = 0
-    """Most factors left, their number being uniform from 1 (R_limit); 0 for the best known rank."""
+    """Most factors left, their number being uniform from 1 (R_limit); 0 for the best known rank of
+    each target."""
     density: float = 0.4
     """Non-zero share of the entries of their factors (.2)."""
     large: float = 0.01
     """Share of coefficients beyond +-1 among the non-zero entries over z (.01)."""
+    padded: bool = False
+    """Factors fill the sides of the whole cube, not those of a target's modes (unknown)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,6 +82,9 @@ class SelfPlayConfig:
     """Moves of every game in one training step."""
     kept_games: int = 4
     """Finished games kept for each game in progress; the oldest is overwritten."""
+    continued_share: float = 0.0
+    """Share of new games that go on from a random position of one of the best games of the run, in
+    a new basis and order (unknown)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -231,11 +237,13 @@ class Config:
     @property
     def demonstrator(self) -> DemonstrationSampler:
         d = self.demonstrations
+        known = [target.known(self.ring.name).rank for target in self.targets]
         return DemonstrationSampler(
             game=self.rules,
             side=self.side,
-            max_factors=d.max_factors
-            or max(target.known(self.ring.name).rank for target in self.targets),
+            shapes=tuple((self.side,) * 3 if d.padded else t.shape for t in self.targets),
+            max_factors=tuple(d.max_factors or rank for rank in known),
+            shares=tuple(self.target_shares.tolist()),
             density=d.density,
             large=d.large,
         )
@@ -312,11 +320,15 @@ class Config:
                 f"learner.{field} is {batch}; it must be a multiple or a divisor of "
                 f"selfplay.num_games = {games}, and a multiple of {devices} devices",
             )
-        _require(
-            not self.learner.flips or self.learner.best_games_share > 0,
-            f"learner.flips is {self.learner.flips}, but learner.best_games_share is 0, so that no "
-            "best games are kept; give them a share of the demonstrations",
-        )
+        for field, value in (
+            ("learner.flips", self.learner.flips),
+            ("selfplay.continued_share", self.selfplay.continued_share),
+        ):
+            _require(
+                not value or self.learner.best_games_share > 0,
+                f"{field} is {value}, but learner.best_games_share is 0, so that no best games are "
+                "kept; give them a share of the demonstrations",
+            )
         for field, batch, positions in (
             ("reanalysed_share", self.learner.replay_batch, "replayed positions"),
             ("best_games_share", self.learner.demonstration_batch, "demonstrations"),
@@ -339,7 +351,7 @@ class Config:
             f"learner.microbatches is {parts}, which with {devices} devices does not divide the "
             f"{batch} positions of a batch; use a divisor of {batch // devices}",
         )
-        factors, moves = self.demonstrator.max_factors, self.max_moves
+        factors, moves = max(self.demonstrator.max_factors), self.max_moves
         _require(
             factors <= moves,
             f"demonstrations.max_factors is {factors}, more than game.max_moves = {moves}",
@@ -431,6 +443,7 @@ _MAY_BE_ZERO = {
     "learner.reanalysed_share",
     "learner.swapped_share",
     "learner.warmup_updates",
+    "selfplay.continued_share",
     "learner.weight_decay",
     "learner.policy_weight",
     "learner.value_weight",
@@ -443,6 +456,7 @@ _AT_MOST = {
     "learner.best_games_share": 1.0,
     "learner.reanalysed_share": 1.0,
     "learner.swapped_share": 1.0,
+    "selfplay.continued_share": 1.0,
     "game.canonical_probability": 1.0,
     "game.basis_density": 1.0,
     "demonstrations.density": 0.99,

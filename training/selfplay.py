@@ -9,9 +9,17 @@ from jaxtyping import Array, Bool, Float32, Int8, Int32, Key
 
 from search.search import search
 from search.tree import SearchResult
+from tensorgame.factors import outer_sum
 from tensorgame.game import State
 from tensorgame.symmetries import Basis, change_basis, to_canonical
-from training.best_games import SolvedGame, describe, insert, walk_from_best
+from training.best_games import (
+    Opening,
+    SolvedGame,
+    describe,
+    insert,
+    sample_opening,
+    walk_from_best,
+)
 from training.config import Config
 from training.replay import PlayedGame, Replay, keep
 
@@ -24,12 +32,14 @@ class Episode(NamedTuple):
         target: the index of the target it is played on, int32 scalar.
         basis: the basis it is played in.
         played: the game so far, for the learner.
+        is_continued: whether it began in the middle of an earlier game, bool scalar.
     """
 
     state: State
     target: Int32[Array, ""]
     basis: Basis
     played: PlayedGame
+    is_continued: Bool[Array, ""]
 
 
 class Found(NamedTuple):
@@ -62,9 +72,10 @@ class PlayStatistics(NamedTuple):
     """Sums over the games that finished and the moves made; float32.
 
     Attributes:
-        games: finished games of each of N targets, (N,).
+        games: finished games of each of N targets, (N,), those that were continued not counted.
         solved: those of them that were solved with each number of moves, 0 to R_limit: (N, R + 1).
-        returns: of the finished games, a scalar.
+        returns: of them, a scalar.
+        continued: finished games that began in the middle of an earlier one, a scalar.
         entropy: of the roots' priors in nats, a scalar.
         depth: of the search trees in moves, a scalar.
         moves: moves made, a scalar.
@@ -73,16 +84,33 @@ class PlayStatistics(NamedTuple):
     games: Float32[Array, "*batch N"]
     solved: Float32[Array, "*batch N lengths"]
     returns: Float32[Array, "*batch"]
+    continued: Float32[Array, "*batch"]
     entropy: Float32[Array, "*batch"]
     depth: Float32[Array, "*batch"]
     moves: Float32[Array, "*batch"]
 
 
-def new_episode(config: Config, key: Key[Array, ""]) -> Episode:
+def new_episode(config: Config, key: Key[Array, ""], best: SolvedGame | None = None) -> Episode:
     """A new game on a random target in a random basis.
 
-    The basis is the canonical one if entries might overflow in the other. The key is consumed.
+    With `SelfPlayConfig.continued_share` some go on from the middle of one of the ``best`` games of
+    the run, (N, M), if there is one. The key is consumed.
     """
+    share = config.selfplay.continued_share
+    if not share or best is None:
+        return _from_the_start(config, key)
+    start_key, opening_key, share_key = jax.random.split(key, 3)
+    opening, is_possible = sample_opening(config, best, opening_key)
+    is_continued = is_possible & jax.random.bernoulli(share_key, share)
+    return jax.tree.map(
+        lambda middle, start: jnp.where(is_continued, middle, start),
+        _from_the_middle(config, opening),
+        _from_the_start(config, start_key),
+    )
+
+
+def _from_the_start(config: Config, key: Key[Array, ""]) -> Episode:
+    """A new game; its basis is the canonical one if entries might overflow in the other."""
     ring, rules, space = config.ring, config.rules, config.action_space
     target_key, basis_key = jax.random.split(key)
     tensors = np.stack([target.padded(space.side) for target in config.targets])
@@ -96,8 +124,30 @@ def new_episode(config: Config, key: Key[Array, ""]) -> Episode:
         lambda new, canonical: jnp.where(fits, new, canonical), basis, config.bases.identity()
     )
     start = rules.init(change_basis(target, basis, ring))
-    moves, actions = rules.max_moves, config.search.num_actions
-    played = PlayedGame(
+    return Episode(start, index, basis, _unplayed(config, start), jnp.array(False))
+
+
+def _from_the_middle(config: Config, opening: Opening) -> Episode:
+    """A game whose first moves are those of an opening, which are learned as its own are."""
+    start = config.rules.init(outer_sum(opening.actions))
+    made = jnp.arange(config.max_moves) < opening.moves
+    actions = jnp.where(made[:, None, None], opening.actions, 0)
+    tokens = config.action_space.encode(opening.actions).astype(jnp.int16)
+    played = _unplayed(config, start)
+    played = played._replace(
+        actions=actions,
+        tokens=played.tokens.at[:, 0].set(jnp.where(made[:, None], tokens, 0)),
+        weights=played.weights.at[:, 0].set(made.astype(jnp.float32)),
+        length=opening.moves,
+    )
+    state = config.rules.after(start.residual, actions, opening.moves)
+    return Episode(state, opening.target, opening.basis, played, jnp.array(True))
+
+
+def _unplayed(config: Config, start: State) -> PlayedGame:
+    """The record of a game without moves."""
+    space, moves, actions = config.action_space, config.max_moves, config.search.num_actions
+    return PlayedGame(
         start=start.residual,
         actions=jnp.zeros((moves, 3, space.side), jnp.int8),
         tokens=jnp.zeros((moves, actions, space.num_tokens), jnp.int16),
@@ -106,7 +156,6 @@ def new_episode(config: Config, key: Key[Array, ""]) -> Episode:
         penalty=jnp.zeros((), jnp.float32),
         step=jnp.zeros((), jnp.int32),
     )
-    return Episode(start, index, basis, played)
 
 
 def nothing_found(config: Config) -> Found:
@@ -123,6 +172,7 @@ def no_statistics(config: Config) -> PlayStatistics:
         games=jnp.zeros(count),
         solved=jnp.zeros((count, config.max_moves + 1)),
         returns=zero,
+        continued=zero,
         entropy=zero,
         depth=zero,
         moves=zero,
@@ -136,6 +186,7 @@ def play_move(
     step: Int32[Array, ""],
     episodes: Episode,
     kept: Kept,
+    best: SolvedGame | None,
 ) -> tuple[Episode, Kept, PlayStatistics]:
     """Makes one move in each of B games.
 
@@ -146,6 +197,7 @@ def play_move(
         step: the number of the training step.
         episodes: B games.
         kept: where the finished ones go.
+        best: the best games before this step, the same on all devices, or None.
 
     Returns:
         The games after the move, finished ones having been begun anew, and the rest updated.
@@ -160,7 +212,7 @@ def play_move(
     solved = jax.vmap(config.rules.solved)(episodes.state)
     kept = _keep(config, kept, episodes, done, solved)
     statistics = _statistics(config, episodes, result, done, solved)
-    fresh = jax.vmap(new_episode, in_axes=(None, 0))(config, reset_keys)
+    fresh = jax.vmap(new_episode, in_axes=(None, 0, None))(config, reset_keys, best)
     episodes = jax.tree.map(
         lambda new, old: jnp.where(done.reshape(-1, *[1] * (old.ndim - 1)), new, old),
         fresh,
@@ -178,10 +230,12 @@ def _statistics(
 ) -> PlayStatistics:
     """Of the move that B games have just made."""
     none, target, played = no_statistics(config), episodes.target, episodes.played
+    counted = done & ~episodes.is_continued
     return PlayStatistics(
-        games=none.games.at[target].add(done),
-        solved=none.solved.at[target, played.length].add(solved),
-        returns=jnp.where(done, -played.length - played.penalty, 0.0).sum(),
+        games=none.games.at[target].add(counted),
+        solved=none.solved.at[target, played.length].add(solved & counted),
+        returns=jnp.where(counted, -played.length - played.penalty, 0.0).sum(),
+        continued=(done & episodes.is_continued).sum(dtype=jnp.float32),
         entropy=result.entropy.sum(),
         depth=result.depth.sum(),
         moves=jnp.array(len(done), jnp.float32),

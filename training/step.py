@@ -210,13 +210,17 @@ def _play(
     def move(carry: tuple, move_key: jax.Array) -> tuple[tuple, PlayStatistics]:
         episodes, kept = carry
         keys = item_keys(move_key, len(kept.replay.count))
-        *carry, played = play_move(config, state.params, keys, state.step, episodes, kept)
+        # New games go on from those that all devices know, so that it does not matter how many
+        # there are.
+        *carry, played = play_move(
+            config, state.params, keys, state.step, episodes, kept, state.best
+        )
         return tuple(carry), played
 
     keys = jax.random.split(key, config.selfplay.moves_per_step)
     (episodes, kept), played = jax.lax.scan(move, (state.episodes, kept), keys)
     if config.learner.flips:
-        # From the games that all devices know, so that it does not matter how many there are.
+        # From those too.
         walk_key = jax.random.fold_in(key, config.selfplay.moves_per_step)
         keys = item_keys(walk_key, len(kept.replay.count))
         kept = walk_by_flips(config, keys, state.best, kept)
@@ -241,6 +245,7 @@ def _play_metrics(config: Config, total: PlayStatistics) -> dict[str, jax.Array]
         "solved": total.solved.sum(),
         "target_games": total.games,
         "target_solved": total.solved,
+        "continued": total.continued,
         "moves": moves,
         "evaluations": moves * (config.search.num_simulations + 1),
         "return": total.returns / jnp.maximum(games, 1.0),

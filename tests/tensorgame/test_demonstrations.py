@@ -24,10 +24,14 @@ def drawn(request):
 
 
 def draw(ring, seed: int):
-    sampler = DemonstrationSampler(
-        Game(ring, MOVES, HISTORY), SIDE, max_factors=FACTORS, density=DENSITY, large=LARGE
+    return jax.device_get(draw_many(sampler(ring), jax.random.key(seed)))
+
+
+def sampler(ring, **corners) -> DemonstrationSampler:
+    whole = {"shapes": ((SIDE,) * 3,), "max_factors": (FACTORS,), "shares": (1.0,)}
+    return DemonstrationSampler(
+        Game(ring, MOVES, HISTORY), SIDE, density=DENSITY, large=LARGE, **{**whole, **corners}
     )
-    return jax.device_get(draw_many(sampler, jax.random.key(seed)))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -117,6 +121,26 @@ def test_signs_are_fair(drawn):
     if not ring.modulus:
         w = shown(demonstrations)[:, 2]
         assert abs((w[w != 0] > 0).mean() - 0.5) < 0.02
+
+
+def test_each_corner_has_its_share_and_its_number_of_factors():
+    shapes, most = ((4, 2, 3), (1, 4, 4)), (2, FACTORS)
+    corners = sampler(Z2, shapes=shapes, max_factors=most, shares=(0.25, 0.75))
+    demonstrations = jax.device_get(draw_many(corners, jax.random.key(0)))
+    residuals = demonstrations.state.residual
+    assert demonstrations.actions.shape == (COUNT, FACTORS, 3, SIDE)
+    # Only those of the second corner reach the last columns, only those of the first the last rows.
+    is_first, is_second = residuals[:, 1:].any(axis=(1, 2, 3)), residuals[..., 3].any(axis=(1, 2))
+    assert not (is_first & is_second).any()
+    assert not residuals[is_first][:, :, 2:].any()
+    assert abs(is_first.mean() - 0.25) < 0.05
+    assert demonstrations.count[is_first].max() == 2
+    assert demonstrations.count[is_second].max() == FACTORS
+    assert (shown(demonstrations).any(axis=2)).all()
+    nonzero = (demonstrations.actions != 0)[is_second & (demonstrations.count == FACTORS)]
+    alive = 1 - (1 - DENSITY) ** 4
+    np.testing.assert_allclose(nonzero[:, :, 1:].mean(axis=(0, 1)), DENSITY / alive, atol=0.05)
+    np.testing.assert_array_equal(nonzero[:, :, 0].all(axis=(0, 1)), [True, False, False, False])
 
 
 def test_demonstrations_depend_on_the_key_alone():

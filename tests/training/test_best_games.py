@@ -24,7 +24,7 @@ from training.best_games import (
     seen_in,
     walk_from_best,
 )
-from training.config import Config, GameConfig, LearnerConfig
+from training.config import Config, GameConfig, LearnerConfig, SelfPlayConfig
 from training.mesh import make_mesh
 from training.replay import empty_replay, sample_batch, spread
 from training.selfplay import Kept, new_episode, nothing_found, walk_by_flips
@@ -218,12 +218,50 @@ def test_a_game_seen_in_a_basis_solves_the_target_in_it_or_stays_as_it_was(
         basis = a_basis(config, seed)
         return seen_in(config, game, basis), change_basis(target, basis, config.ring)
 
-    actions, starts = jax.device_get(look(jnp.arange(200)))
+    (actions, fits), starts = jax.device_get(look(jnp.arange(200)))
     totals = [total(config, each) for each in actions]
     right = np.array([np.array_equal(*x) for x in zip(totals, starts, strict=True)])
     assert right.mean() >= least
     assert np.isin(actions[right], config.ring.coefficients).all()
     assert (actions[~right] == game.actions).all()
+    np.testing.assert_array_equal(fits, right)
+
+
+@pytest.mark.parametrize("ring", ["z", "z2"])
+def test_games_go_on_from_the_middle_of_the_best_ones(ring):
+    config = configured(ring, target_weights=(1.0, 3.0), coefficients=(-2, -1, 0, 1, 2))
+    selfplay = dataclasses.replace(config.selfplay, continued_share=0.5)
+    config = dataclasses.replace(config, selfplay=selfplay)
+    game = played(config, strassen(config), config.bases.identity())
+    game = jax.tree.map(lambda x: x[None], game)
+    best = jax.jit(insert)(no_games(config), game, jnp.ones(1, jnp.int32))
+    begin = jax.jit(jax.vmap(lambda key, best: new_episode(config, key, best), (0, None)))
+    keys = jax.random.split(jax.random.key(0), 300)
+    assert not begin(keys, no_games(config)).is_continued.any()
+    episodes = jax.device_get(begin(keys, best))
+    is_continued = episodes.is_continued
+    assert not is_continued[episodes.target == 0].any(), "the first target has no games"
+    share = is_continued[episodes.target == 1].mean()
+    assert share > 0.4 if ring == "z2" else share > 0.1
+    assert set(episodes.state.moves[is_continued]) == set(range(7))
+
+    target = jnp.asarray(config.targets[1].padded(config.side))
+    starts = jax.vmap(change_basis, (None, 0, None))(target, episodes.basis, config.ring)
+    space = config.action_space
+    for i in np.flatnonzero(is_continued):
+        record, state = jax.tree.map(lambda x, i=i: x[i], (episodes.played, episodes.state))
+        count = record.length
+        np.testing.assert_array_equal(record.start, starts[i])
+        left = config.ring.reduce(starts[i] - total(config, record.actions))
+        np.testing.assert_array_equal(state.residual, left)
+        assert state.moves == count
+        assert record.actions[:count].any(axis=2).all()
+        assert not record.actions[count:].any()
+        first = space.decode(jnp.asarray(record.tokens[:count, 0], jnp.int32))
+        np.testing.assert_array_equal(first, record.actions[:count])
+        assert record.weights[:count, 0].all()
+        assert record.weights.sum() == count
+    assert not episodes.state.moves[~is_continued].any()
 
 
 @pytest.mark.parametrize("ring", ["z", "z2"])
@@ -317,3 +355,10 @@ def test_shares_that_cannot_be_are_refused(fields, says):
     learner = dataclasses.replace(config.learner, **fields)
     with pytest.raises(ValueError, match=says):
         dataclasses.replace(config, learner=learner).validate()
+
+
+def test_games_do_not_go_on_from_games_that_are_not_kept():
+    config = Config(selfplay=SelfPlayConfig(continued_share=0.5), devices=1)
+    says = r"selfplay.continued_share is 0.5, but learner.best_games_share is 0"
+    with pytest.raises(ValueError, match=says):
+        config.validate()

@@ -29,7 +29,7 @@ RUNS = {
             history=2,
             shared_basis=False,
         ),
-        demonstrations=DemonstrationConfig(max_factors=3, large=0.1),
+        demonstrations=DemonstrationConfig(max_factors=3, large=0.1, padded=True),
         network=NetworkConfig(token_size=3, layers=2, policy_layers=2),
     ),
     "one entry a token, more actions than factors, batches of other sizes than the games": Config(
@@ -47,6 +47,7 @@ RUNS = {
             signed_permutations=100,
             history=1,
         ),
+        selfplay=SelfPlayConfig(continued_share=0.5),
         learner=LearnerConfig(swapped_share=0.5, best_games_share=0.25, best_games=8),
     ),
     "the search of the paper, part of what is learned being searched again": Config(
@@ -88,7 +89,8 @@ def test_zeros_choose_what_fits_the_target():
     config = Config(game=GameConfig(targets=("matmul:2,3,4",)))
     assert config.max_moves == 24 + 2
     assert config.ranks_wanted == (20,)
-    assert config.demonstrator.max_factors == 20
+    assert config.demonstrator.max_factors == (20,)
+    assert config.demonstrator.shapes == ((6, 12, 8),)
     # The side is 12; over Z_2 all twelve entries make a token, over Z with five values four do.
     assert config.action_space.token_size == 12
     game = GameConfig(targets=("matmul:2,3,4",), ring="z", coefficients=(-2, -1, 0, 1, 2))

@@ -250,11 +250,14 @@ def test_several_devices_make_the_same_steps_as_one(trainer, devices, tmp_path, 
 @pytest.mark.slow
 def test_the_best_games_are_the_same_on_several_devices(tiny, tmp_path, pytestconfig):
     learner = dataclasses.replace(tiny.learner, best_games_share=0.5, best_games=4, flips=5)
+    selfplay = dataclasses.replace(tiny.selfplay, continued_share=0.5)
     # Over Z_2 games are solved by chance from the first.
     game = dataclasses.replace(tiny.game, ring="z2")
     steps, runs = 10, {}
     for devices in (1, 2):
-        config = dataclasses.replace(tiny, game=game, learner=learner, devices=devices)
+        config = dataclasses.replace(
+            tiny, game=game, selfplay=selfplay, learner=learner, devices=devices
+        )
         folder = tmp_path / str(devices)
         folder.mkdir()
         run_elsewhere(config, steps, folder, pytestconfig.rootpath)
