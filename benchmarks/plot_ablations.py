@@ -34,8 +34,8 @@ def _table(title: str, variants: dict[str, Lines]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for name, lines in variants.items():
-        last = [_last(line["mean_rank"]) for line in lines]
-        solved = [_last(line["solved_share"]) for line in lines]
+        last = [_last(line, "mean_rank") for line in lines]
+        solved = [_last(line, "solved_share") for line in lines]
         ranks = ", ".join(str(line["best_rank"] or "-") for line in lines)
         steps, games = (
             int(statistics.median(line[key] for line in lines)) for key in ("steps", "games")
@@ -47,10 +47,17 @@ def _table(title: str, variants: dict[str, Lines]) -> str:
     return "\n".join(rows) + "\n"
 
 
-def _last(values: list[float | None]) -> float:
-    """The mean of the last tenth of a curve; infinite if no game was finished there."""
-    known = [value for value in values[-max(1, len(values) // 10) :] if value is not None]
-    return statistics.fmean(known) if known else float("inf")
+def _last(line: dict, name: str) -> float:
+    """The mean over the games of the last quarter of a curve; infinite if none was finished there.
+
+    Games that began together and are solved end before the others, so that a short stretch tells
+    of few of them. Lines of earlier versions do not have the numbers of games.
+    """
+    values = line[name][-len(line[name]) // 4 :]
+    weights = line.get("games_of_stretches", [1] * len(line[name]))[-len(values) :]
+    known = [(x, count) for x, count in zip(values, weights, strict=True) if x is not None]
+    total = sum(count for _, count in known)
+    return sum(x * count for x, count in known) / total if total else float("inf")
 
 
 def _draw(by_target: dict[str, dict[str, Lines]], path: pathlib.Path) -> None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int8, Int32, Integer, Key
+from jaxtyping import Array, Bool, Float32, Int8, Int32, Integer, Key
 
 from tensorgame.factors import ActionSpace, canonicalize
 from tensorgame.game import State
@@ -40,6 +40,7 @@ class BasisSampler:
         density: probability that an entry off the diagonals of P and L is non-zero; these entries
             are +-1 over Z and any unit over Z_p. The paper's .015 is for S = 25: at S = 4 most such
             bases are mere changes of sign.
+        varied: whether each basis has a density of its own, uniform between 0 and ``density``.
         canonical: probability of the identity.
         shared: one matrix for the three modes, as in the paper, or one each.
     """
@@ -47,6 +48,7 @@ class BasisSampler:
     ring: Ring
     side: int
     density: float
+    varied: bool
     canonical: float
     shared: bool
 
@@ -57,12 +59,15 @@ class BasisSampler:
         their modes; a shared one acts on the largest side, and the way back cuts off what it moves
         beyond the others. The key is consumed.
         """
-        canonical_key, mode_key = jax.random.split(key)
+        canonical_key, mode_key, density_key = jax.random.split(key, 3)
+        least = 0.0 if self.varied else self.density
+        density = jax.random.uniform(density_key, minval=least, maxval=self.density)
         sides = shape.max(keepdims=True) if self.shared else shape
         inside = jnp.arange(self.side) < sides[:, None]
         keep = jax.random.bernoulli(canonical_key, self.canonical)
         masks = inside[:, :, None] & inside[:, None, :] & ~keep
-        basis = jax.vmap(self._one_mode)(jax.random.split(mode_key, len(masks)), masks)
+        keys = jax.random.split(mode_key, len(masks))
+        basis = jax.vmap(self._one_mode, in_axes=(0, 0, None))(keys, masks, density)
         return Basis(*(jnp.broadcast_to(m, (3, self.side, self.side)) for m in basis))
 
     def identity(self) -> Basis:
@@ -71,12 +76,12 @@ class BasisSampler:
         return Basis(identity, identity)
 
     def _one_mode(
-        self, key: Key[Array, ""], mask: Bool[Array, "S S"]
+        self, key: Key[Array, ""], mask: Bool[Array, "S S"], density: Float32[Array, ""]
     ) -> tuple[Int32[Array, "S S"], Int32[Array, "S S"]]:
         """A matrix (S, S) equal to the identity outside ``mask`` (S, S), and its inverse."""
         nonzero_key, unit_key, sign_key = jax.random.split(key, 3)
         shape = (2, *mask.shape)
-        nonzero = jax.random.bernoulli(nonzero_key, self.density, shape)
+        nonzero = jax.random.bernoulli(nonzero_key, density, shape)
         signs = jnp.where(jax.random.bernoulli(sign_key, 0.5, shape), -1, 1)
         units = signs
         if self.ring.modulus:

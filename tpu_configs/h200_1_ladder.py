@@ -10,7 +10,9 @@ from search.config import SearchConfig
 from training.config import Config, GameConfig, LearnerConfig, SelfPlayConfig
 
 config = Config(
-    game=GameConfig(targets=("matmul:2,2,3",)),
+    game=GameConfig(
+        targets=("matmul:2,2,3",), shared_basis=False, basis_density=0.1, varied_density=True
+    ),
     network=NetworkConfig(
         width=64,
         layers=2,
@@ -21,12 +23,13 @@ config = Config(
         value_width=128,
         dtype="bfloat16",
     ),
-    search=SearchConfig(num_actions=16, num_simulations=16),
+    search=SearchConfig(num_actions=16, num_simulations=8),
     selfplay=SelfPlayConfig(num_games=1024),
     learner=LearnerConfig(
         demonstration_steps=200,
-        replay_batch=512,
-        demonstration_batch=512,
+        replay_batch=256,
+        demonstration_batch=256,
+        best_games_share=0.25,
         learning_rate=2e-3,
         warmup_updates=200,
     ),

@@ -177,19 +177,20 @@ def sample_opening(
     """A position of a random game of the buffer (N, M) to be played on from, and whether it can be.
 
     It cannot if there was no game, or if the game does not fit into the basis drawn: then nobody
-    knows the basis that it is shown in. The key is consumed.
+    knows the basis that it is shown in. `SelfPlayConfig.continued_moves` limits what the game has
+    left. The key is consumed.
     """
-    opening, exists, fits = _open(config, best, key)
+    opening, exists, fits = _open(config, best, key, config.selfplay.continued_moves)
     return opening, exists & fits
 
 
 def _open(
-    config: Config, best: SolvedGame, key: Key[Array, ""]
+    config: Config, best: SolvedGame, key: Key[Array, ""], most_left: int = 0
 ) -> tuple[Opening, Bool[Array, ""], Bool[Array, ""]]:
     """A random position of a random game, whether there was one, and whether its basis is right.
 
     The target is drawn as in play. The game is shown in a random basis, drawn as in play, and in a
-    random order.
+    random order. At least one move is left and, but for 0, at most ``most_left``.
     """
     target_key, game_key, basis_key, order_key, move_key = jax.random.split(key, 5)
     shapes = jnp.asarray([target.shape for target in config.targets], jnp.int32)
@@ -200,7 +201,8 @@ def _open(
     actions, fits = seen_in(config, game, basis)
     places = jnp.arange(len(actions))
     order = jnp.where(places < length, jax.random.uniform(order_key, places.shape), 1.0)
-    moves = jax.random.randint(move_key, (), 0, length)
+    left = jnp.minimum(length, most_left or len(actions))
+    moves = length - jax.random.randint(move_key, (), 1, left + 1)
     return Opening(target, basis, actions[jnp.argsort(order)], moves, length), exists, fits
 
 

@@ -50,6 +50,9 @@ class GameConfig:
     """Share of games played in the canonical basis; the others change it at random."""
     basis_density: float = 0.2
     """Non-zero share off the diagonals of the triangular basis factors (.015, for S = 25)."""
+    varied_density: bool = False
+    """Each basis has its own such share, uniform between 0 and that one: bases from nearly
+    canonical, in which games are soon solved, to dense, in which shorter algorithms are found."""
     shared_basis: bool = True
     """One matrix for the three modes, as in the paper, or one each (over z rarely meets rank 7)."""
     signed_permutations: int = 0
@@ -85,6 +88,9 @@ class SelfPlayConfig:
     continued_share: float = 0.0
     """Share of new games that go on from a random position of one of the best games of the run, in
     a new basis and order (unknown)."""
+    continued_moves: int = 0
+    """Most moves that the best game had left there; 0 for any number. With few the end of a game is
+    soon played in another way, or in fewer moves."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -222,6 +228,7 @@ class Config:
             ring=self.ring,
             side=self.side,
             density=self.game.basis_density,
+            varied=self.game.varied_density,
             canonical=self.game.canonical_probability,
             shared=self.game.shared_basis,
         )
@@ -443,6 +450,7 @@ _MAY_BE_ZERO = {
     "learner.reanalysed_share",
     "learner.swapped_share",
     "learner.warmup_updates",
+    "selfplay.continued_moves",
     "selfplay.continued_share",
     "learner.weight_decay",
     "learner.policy_weight",

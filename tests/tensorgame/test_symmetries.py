@@ -45,8 +45,9 @@ def case(request):
     return ring, target, shared, bases
 
 
-def sampler(ring, side=4, *, density=0.4, canonical=0.0, shared=True) -> BasisSampler:
-    return BasisSampler(ring, side, density=density, canonical=canonical, shared=shared)
+def sampler(ring, side=4, *, density=0.4, canonical=0.0, **fields) -> BasisSampler:
+    fields = {"varied": False, "shared": True, **fields}
+    return BasisSampler(ring, side, density=density, canonical=canonical, **fields)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -96,6 +97,20 @@ def test_independent_modes_leave_the_padding_alone(case):
     else:
         assert not (touched & outside).any()
         assert (touched | outside).sum() > 0.9 * touched.size
+
+
+@pytest.mark.parametrize("varied", [False, True])
+def test_a_density_is_that_of_all_bases_or_the_largest_of_many(varied):
+    side = 12
+    bases = draw(sampler(Z2, side, varied=varied, shared=False), NUM_KEYS, (side,) * 3)
+    # The last column of P L is that of P, the last row that of L: 22 entries of each mode.
+    matrices = np.asarray(bases.matrices)
+    entries = np.concatenate([matrices[..., :-1, -1], matrices[..., -1, :-1]], axis=-1)
+    shares = entries.reshape(NUM_KEYS, -1).mean(axis=1)
+    noise = np.sqrt(0.4 * 0.6 / 66)
+    spread = np.hypot(noise, 0.4 / np.sqrt(12)) if varied else noise
+    assert abs(shares.mean() - (0.2 if varied else 0.4)) < 4 * spread / np.sqrt(NUM_KEYS)
+    assert abs(shares.std() / spread - 1) < 0.3
 
 
 def test_factors_of_the_changed_tensor_map_back_to_those_of_the_original(case):
