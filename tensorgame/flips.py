@@ -58,7 +58,7 @@ def walk(
 def _flip(key: Key[Array, ""], factors: Int8[Array, "R 3 S"], ring: Ring) -> Int8[Array, "R 3 S"]:
     """One random flip, or none if no two terms have a factor in common or it cannot be made."""
     pair_key, mode_key, scale_key = jax.random.split(key, 3)
-    common = _common(factors, ring)
+    common = common_factors(factors, ring)
     # Two terms with two factors in common become one.
     twice = common & (common.sum(axis=0) >= 2)
     shortens = twice.any()
@@ -83,7 +83,7 @@ def _flip(key: Key[Array, ""], factors: Int8[Array, "R 3 S"], ring: Ring) -> Int
     return jnp.where(is_flip, flipped, factors)
 
 
-def _common(factors: Int8[Array, "R 3 S"], ring: Ring) -> Bool[Array, "3 R R"]:
+def common_factors(factors: Int8[Array, "R 3 S"], ring: Ring) -> Bool[Array, "3 R R"]:
     """Which two terms have a factor in common, up to a unit, in each mode."""
     units = leading_units(factors, ring)[..., None]
     count, _, side = factors.shape

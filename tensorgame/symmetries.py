@@ -55,20 +55,17 @@ class BasisSampler:
     def __call__(self, key: Key[Array, ""], shape: Int32[Array, "3"]) -> Basis:
         """A random basis for a tensor of the given shape (3,) in the corner of the cube.
 
-        A basis leaves the padding of the cube alone. Independent matrices keep to the sides of
-        their modes; a shared one acts on the largest side, and the way back cuts off what it moves
-        beyond the others. The key is consumed.
+        A basis leaves the padding of the cube alone: of a shared matrix a mode takes the corner
+        that its side has room for, of P as of L. The key is consumed.
         """
         canonical_key, mode_key, density_key = jax.random.split(key, 3)
         least = 0.0 if self.varied else self.density
         density = jax.random.uniform(density_key, minval=least, maxval=self.density)
-        sides = shape.max(keepdims=True) if self.shared else shape
-        inside = jnp.arange(self.side) < sides[:, None]
+        inside = jnp.arange(self.side) < shape[:, None]
         keep = jax.random.bernoulli(canonical_key, self.canonical)
         masks = inside[:, :, None] & inside[:, None, :] & ~keep
-        keys = jax.random.split(mode_key, len(masks))
-        basis = jax.vmap(self._one_mode, in_axes=(0, 0, None))(keys, masks, density)
-        return Basis(*(jnp.broadcast_to(m, (3, self.side, self.side)) for m in basis))
+        keys = jnp.broadcast_to(mode_key, 3) if self.shared else jax.random.split(mode_key, 3)
+        return Basis(*jax.vmap(self._one_mode, in_axes=(0, 0, None))(keys, masks, density))
 
     def identity(self) -> Basis:
         """The canonical basis."""

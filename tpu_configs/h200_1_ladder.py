@@ -10,9 +10,7 @@ from search.config import SearchConfig
 from training.config import Config, GameConfig, LearnerConfig, SelfPlayConfig
 
 config = Config(
-    game=GameConfig(
-        targets=("matmul:2,2,3",), shared_basis=False, basis_density=0.1, varied_density=True
-    ),
+    game=GameConfig(targets=("matmul:2,2,3",), varied_density=True),
     network=NetworkConfig(
         width=64,
         layers=2,
@@ -24,12 +22,12 @@ config = Config(
         dtype="bfloat16",
     ),
     search=SearchConfig(num_actions=16, num_simulations=8),
-    selfplay=SelfPlayConfig(num_games=1024),
+    selfplay=SelfPlayConfig(num_games=1024, continued_share=0.5, continued_moves=8),
     learner=LearnerConfig(
         demonstration_steps=200,
         replay_batch=256,
         demonstration_batch=256,
-        best_games_share=0.25,
+        best_games_share=0.5,
         learning_rate=2e-3,
         warmup_updates=200,
     ),

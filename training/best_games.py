@@ -26,13 +26,16 @@ from jaxtyping import Array, Bool, Int8, Int32, Integer, Key, UInt32
 
 from tensorgame.demonstrations import Demonstration
 from tensorgame.factors import canonicalize, outer_sum
-from tensorgame.flips import walk
+from tensorgame.flips import common_factors, walk
+from tensorgame.rings import Ring
 from tensorgame.symmetries import Basis, from_canonical, to_canonical
 from training.config import Config
 
 # Longer than any game: the length of what is no solved game.
 NO_GAME = np.iinfo(np.int32).max
 _INT8_MAX = np.iinfo(np.int8).max
+# Against a factor in common, which counts one.
+_RELATED_NOISE = 1.5
 
 
 class SolvedGame(NamedTuple):
@@ -161,14 +164,18 @@ def sample_best(
 ) -> tuple[Demonstration, Bool[Array, ""]]:
     """A position of a random game of the buffer (N, M), and whether there was one.
 
-    All that is left to play solves it. The key is consumed.
+    The target is drawn as in play. The game is shown in a random basis, drawn as in play, and in a
+    random order; all that is left to play solves it. The key is consumed.
     """
-    opening, exists, _ = _open(config, best, key)
-    actions, moves = opening.actions, opening.moves
-    is_left = (jnp.arange(len(actions)) >= moves)[:, None, None]
-    left = jnp.roll(jnp.where(is_left, actions, 0), -moves, axis=0)
+    look_key, order_key, move_key = jax.random.split(key, 3)
+    shown, exists, _ = _show(config, best, look_key)
+    places = jnp.arange(len(shown.actions))
+    order = jnp.where(places < shown.length, jax.random.uniform(order_key, places.shape), 1.0)
+    actions = shown.actions[jnp.argsort(order)]
+    moves = jax.random.randint(move_key, (), 0, shown.length)
+    left = jnp.roll(jnp.where((places >= moves)[:, None, None], actions, 0), -moves, axis=0)
     state = config.rules.after(outer_sum(actions), actions, moves)
-    return Demonstration(state, left, opening.length - moves), exists
+    return Demonstration(state, left, shown.length - moves), exists
 
 
 def sample_opening(
@@ -176,34 +183,57 @@ def sample_opening(
 ) -> tuple[Opening, Bool[Array, ""]]:
     """A position of a random game of the buffer (N, M) to be played on from, and whether it can be.
 
-    It cannot if there was no game, or if the game does not fit into the basis drawn: then nobody
-    knows the basis that it is shown in. `SelfPlayConfig.continued_moves` limits what the game has
-    left. The key is consumed.
+    It is shown as in `sample_best`, with a random number of moves left, but for 0 at most
+    `SelfPlayConfig.continued_moves`. These are moves that have factors in common with each other,
+    as far as there are such: what they add up to is the likeliest to be a sum of other products,
+    or of fewer. It cannot be played on from if there was no game, or if the game does not fit into
+    the basis drawn: then nobody knows the basis that it is shown in. The key is consumed.
     """
-    opening, exists, fits = _open(config, best, key, config.selfplay.continued_moves)
-    return opening, exists & fits
+    look_key, order_key, move_key = jax.random.split(key, 3)
+    shown, exists, fits = _show(config, best, look_key)
+    most = jnp.minimum(shown.length, config.selfplay.continued_moves or len(shown.actions))
+    left = jax.random.randint(move_key, (), 1, most + 1)
+    order = _related_last(order_key, shown.actions, config.ring)
+    actions = jnp.roll(shown.actions[order], shown.length, axis=0)
+    return shown._replace(actions=actions, moves=shown.length - left), exists & fits
 
 
-def _open(
-    config: Config, best: SolvedGame, key: Key[Array, ""], most_left: int = 0
+def _related_last(
+    key: Key[Array, ""], actions: Int8[Array, "R 3 S"], ring: Ring
+) -> Int32[Array, "R"]:
+    """An order of the actions in which the last share their factors; rows of zeros come first.
+
+    From the end on each is the one that has most of its three factors in common with those after
+    it, give or take some noise.
+    """
+    size = len(actions)
+    common = common_factors(actions, ring)
+    exists = actions.any(axis=(1, 2))
+    noise = jax.random.uniform(key, (size, size), maxval=_RELATED_NOISE)
+
+    def choose(step: jax.Array, carry: tuple) -> tuple:
+        order, shared, free = carry
+        worth = jnp.where(exists, shared.sum(axis=0) + noise[step], -1.0)
+        place = jnp.argmax(jnp.where(free, worth, -jnp.inf)).astype(jnp.int32)
+        order = order.at[size - 1 - step].set(place)
+        return order, shared | common[:, place], free.at[place].set(False)
+
+    carry = (jnp.zeros(size, jnp.int32), jnp.zeros((3, size), bool), jnp.ones(size, bool))
+    return jax.lax.fori_loop(0, size, choose, carry)[0]
+
+
+def _show(
+    config: Config, best: SolvedGame, key: Key[Array, ""]
 ) -> tuple[Opening, Bool[Array, ""], Bool[Array, ""]]:
-    """A random position of a random game, whether there was one, and whether its basis is right.
-
-    The target is drawn as in play. The game is shown in a random basis, drawn as in play, and in a
-    random order. At least one move is left and, but for 0, at most ``most_left``.
-    """
-    target_key, game_key, basis_key, order_key, move_key = jax.random.split(key, 5)
+    """A random game at its start, whether there was one, and whether it fits into its basis."""
+    target_key, game_key, basis_key = jax.random.split(key, 3)
     shapes = jnp.asarray([target.shape for target in config.targets], jnp.int32)
     target, game = _draw(config, best, target_key, game_key)
     exists = game.length != NO_GAME
-    length = jnp.where(exists, game.length, 1)
     basis = config.bases(basis_key, shapes[target])
     actions, fits = seen_in(config, game, basis)
-    places = jnp.arange(len(actions))
-    order = jnp.where(places < length, jax.random.uniform(order_key, places.shape), 1.0)
-    left = jnp.minimum(length, most_left or len(actions))
-    moves = length - jax.random.randint(move_key, (), 1, left + 1)
-    return Opening(target, basis, actions[jnp.argsort(order)], moves, length), exists, fits
+    length = jnp.where(exists, game.length, 1)
+    return Opening(target, basis, actions, jnp.zeros((), jnp.int32), length), exists, fits
 
 
 def walk_from_best(
@@ -226,11 +256,19 @@ def walk_from_best(
 def _draw(
     config: Config, best: SolvedGame, target_key: Key[Array, ""], game_key: Key[Array, ""]
 ) -> tuple[Int32[Array, ""], SolvedGame]:
-    """A target, drawn as in play, and a random game of it in the buffer; none if it is empty."""
+    """A target, drawn as in play, and a random game of it in the buffer; none if it is empty.
+
+    Half of the games are of the shortest length there is, so that the first few of a new length
+    count as much as all others.
+    """
     shares = jnp.asarray(config.target_shares)
     target = jax.random.choice(target_key, len(shares), p=shares).astype(jnp.int32)
-    count = (best.length[target] != NO_GAME).sum()
-    place = jax.random.randint(game_key, (), 0, jnp.maximum(count, 1))
+    place_key, shortest_key = jax.random.split(game_key)
+    length = best.length[target]
+    is_shortest = jax.random.bernoulli(shortest_key)
+    among = jnp.where(is_shortest, length == length[0], length != NO_GAME)
+    # They are sorted.
+    place = jax.random.randint(place_key, (), 0, jnp.maximum(among.sum(), 1))
     return target, jax.tree.map(lambda x: x[target, place], best)
 
 

@@ -21,6 +21,7 @@ from training.best_games import (
     merge,
     no_games,
     sample_best,
+    sample_opening,
     seen_in,
     walk_from_best,
 )
@@ -175,7 +176,7 @@ def test_best_games_are_shown_as_positions_in_random_order(ring):
     game = jax.tree.map(lambda x: x[None], played(config, strassen(config), own))
     best = jax.jit(insert)(no_games(config), game, jnp.ones(1, jnp.int32))
     draw = jax.jit(jax.vmap(lambda key: sample_best(config, best, key)))
-    keys = jax.random.split(jax.random.key(0), 300)
+    keys = jax.random.split(jax.random.key(0), 900)
     shown, available = jax.device_get(draw(keys))
     assert 0.65 < available.mean() < 0.85, "the first target has no games"
 
@@ -194,7 +195,7 @@ def test_best_games_are_shown_as_positions_in_random_order(ring):
         )
         assert history[:moves].any(axis=(1, 2)).all()
         assert not history[moves:].any()
-        if moves <= 2:
+        if moves <= 2:  # none of which the history has forgotten
             starts.add(total(config, np.concatenate([actions, history])).tobytes())
     assert len(starts) > 1
     assert len({actions.tobytes() for actions in shown.actions}) > 150
@@ -244,6 +245,10 @@ def test_games_go_on_from_the_middle_of_the_best_ones(ring):
     share = is_continued[episodes.target == 1].mean()
     assert share > 0.4 if ring == "z2" else share > 0.1
     assert set(episodes.state.moves[is_continued]) == set(range(7))
+    short = dataclasses.replace(config, selfplay=dataclasses.replace(selfplay, continued_moves=3))
+    begin = jax.jit(jax.vmap(lambda key: new_episode(short, key, best)))
+    others = jax.device_get(begin(keys))
+    assert set(others.state.moves[others.is_continued]) == {4, 5, 6}
 
     target = jnp.asarray(config.targets[1].padded(config.side))
     starts = jax.vmap(change_basis, (None, 0, None))(target, episodes.basis, config.ring)
@@ -264,17 +269,53 @@ def test_games_go_on_from_the_middle_of_the_best_ones(ring):
     assert not episodes.state.moves[~is_continued].any()
 
 
+def test_what_is_left_of_a_best_game_to_play_again_are_products_that_share_factors():
+    game = GameConfig(targets=("matmul:2,2,3",), ring="z2")
+    learner = LearnerConfig(best_games_share=0.5, best_games=4)
+    config = Config(game=game, learner=learner, devices=1)
+    schoolbook = as_moves(config, config.targets[0].padded(config.side))
+    known = describe_game(config, schoolbook, 12)
+    best = jax.jit(insert)(no_games(config), known, jnp.zeros(1, jnp.int32))
+    draw = jax.jit(jax.vmap(lambda key: sample_opening(config, best, key)))
+    openings, possible = jax.device_get(draw(jax.random.split(jax.random.key(0), 2000)))
+    assert possible.all()
+    np.testing.assert_array_equal(np.bincount(openings.moves, minlength=12) > 100, True)
+    is_block = []
+    for actions, moves in zip(openings.actions, openings.moves, strict=True):
+        assert actions[:12].any(axis=2).all()
+        left = actions[moves:12]
+        if len(left) == 8:
+            # 2 x 2 matrices have eight products of four factors of each kind.
+            kinds = [len(np.unique(left[:, mode], axis=0)) for mode in range(3)]
+            is_block.append(kinds == [4, 4, 4])
+    assert np.mean(is_block) > 0.4, "in a random order it is 3 in 495"
+
+
+@pytest.mark.parametrize(("lengths", "share"), [([12, 13, 13, 13], 0.625), ([12] * 4, 0.25)])
+def test_half_of_the_best_games_shown_are_of_the_shortest_length(lengths, share):
+    game = GameConfig(targets=("matmul:2,2,3",), ring="z2", canonical_probability=1.0)
+    learner = LearnerConfig(best_games_share=0.5, best_games=6)
+    config = Config(game=game, learner=learner, devices=1)
+    schoolbook = as_moves(config, config.targets[0].padded(config.side))
+    known = jax.tree.map(lambda x: jnp.repeat(x, 4, axis=0), describe_game(config, schoolbook, 12))
+    # Told apart by their hashes, as if the last three were other games.
+    known = known._replace(
+        length=jnp.array(lengths), prints=known.prints + jnp.arange(4, dtype=jnp.uint32)[:, None]
+    )
+    best = jax.jit(insert)(no_games(config), known, jnp.zeros(4, jnp.int32))
+    draw = jax.jit(jax.vmap(lambda key: sample_opening(config, best, key)))
+    openings, _ = jax.device_get(draw(jax.random.split(jax.random.key(0), 1000)))
+    is_first = openings.length == 12
+    expected = share if 13 in lengths else 1.0
+    assert abs(is_first.mean() - expected) < 0.05
+
+
 @pytest.mark.parametrize("ring", ["z", "z2"])
 def test_walks_from_the_best_games_solve_the_target_too(ring):
     config = configured(ring, target_weights=(1.0, 3.0))
     config = dataclasses.replace(config, learner=dataclasses.replace(config.learner, flips=20))
-    # The schoolbook's 8 products.
-    places = np.argwhere(config.targets[1].padded(config.side))
-    actions = np.zeros((config.max_moves, 3, config.side), np.int8)
-    actions[: len(places)] = np.eye(config.side, dtype=np.int8)[places]
-    own = config.bases.identity()
-    game = jax.jit(lambda x: describe(config, x, own, jnp.int32(8), jnp.bool_(True)))(actions)
-    game = jax.tree.map(lambda x: x[None], game)
+    actions = as_moves(config, config.targets[1].padded(config.side))
+    game = describe_game(config, actions, 8)
     best = jax.jit(insert)(no_games(config), game, jnp.ones(1, jnp.int32))
     step = jax.jit(jax.vmap(lambda key: walk_from_best(config, best, key)))
     targets, found = jax.device_get(step(jax.random.split(jax.random.key(0), 100)))
@@ -293,6 +334,21 @@ def test_walks_from_the_best_games_solve_the_target_too(ring):
     assert kept.found.moves[1] == found.length.min()
     np.testing.assert_array_equal(total(config, kept.found.actions[1]), total(config, actions))
     assert (kept.best.length[1] != NO_GAME).all()
+
+
+def as_moves(config: Config, target: np.ndarray) -> np.ndarray:
+    """The schoolbook's products of a matrix product, one for each entry: (R, 3, S)."""
+    places = np.argwhere(target)
+    actions = np.zeros((config.max_moves, 3, config.side), np.int8)
+    actions[: len(places)] = np.eye(config.side, dtype=np.int8)[places]
+    return actions
+
+
+def describe_game(config: Config, actions: np.ndarray, length: int) -> SolvedGame:
+    """A batch of one solved game, played in the canonical basis."""
+    own = config.bases.identity()
+    give = jax.jit(lambda x: describe(config, x, own, jnp.int32(length), jnp.bool_(True)))
+    return jax.tree.map(lambda x: x[None], give(actions))
 
 
 def total(config: Config, actions: np.ndarray) -> np.ndarray:
