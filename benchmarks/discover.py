@@ -78,7 +78,7 @@ def _parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--ring", choices=("z2", "z"), default="z2")
+    parser.add_argument("--ring", default="z2", help="as game.ring of train.py (z2)")
     parser.add_argument("--config", help="configuration file for train.py; the main job's")
     parser.add_argument("--targets", nargs="+", help="one after the other; the configuration's")
     parser.add_argument(

@@ -3,11 +3,12 @@
     python benchmarks/scaling.py --settings 3,3,3 --devices 1 2 4 8 --output FILE
 
 Weak scaling gives every device as many games and positions as the setting has; strong scaling
-divides those of the setting. One JSON line a setting, mode and number of devices. The programs of a
-setting are compiled first, that of the first number of devices alone, so that the others find its
-choice of kernels. After the strong runs the parameters are compared: on any number of devices they
-have to be the same but for the rounding of sums, until that makes one move fall out differently,
-when games part. On a CPU devices can be pretended, to see that the program is right, not fast:
+divides those of the setting. One JSON line a setting, mode and number of devices, as soon as it is
+there. Nothing is compiled beside anything else: kernels are chosen by timing them, and programs for
+several GPUs that were compiled side by side ended the process. After the strong runs the parameters
+are compared: on any number of devices they have to be the same but for the rounding of sums, until
+that makes one move fall out differently, when games part. On a CPU devices can be pretended, to see
+that the program is right, not fast:
 
     export XLA_FLAGS=--xla_force_host_platform_device_count=8
     python benchmarks/scaling.py --settings default --devices 1 2 4 8
@@ -21,8 +22,7 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -47,6 +47,7 @@ class _Program(NamedTuple):
     mesh: Mesh
     init: Callable[[int], TrainState]
     step: jax.stages.Compiled
+    compile_seconds: float
 
 
 def main() -> int:
@@ -54,17 +55,15 @@ def main() -> int:
     options = _parse()
     is_same = True
     for name in options.settings:
-        configs = {
-            (mode, count): _config(SETTINGS[name], mode, count)
-            for mode in options.modes
-            for count in options.devices
-        }
-        programs = _compile(configs.values())
+        programs: dict[Config, _Program] = {}
         for mode in options.modes:
             first: dict[str, object] = {}
             reference = None
             for count in options.devices:
-                program = programs[configs[mode, count]]
+                config = _config(SETTINGS[name], mode, count)
+                if config not in programs:
+                    programs[config] = _program(config)
+                program = programs[config]
                 measured, params = _measure(program, options, keep=mode == "strong")
                 first = first or measured
                 reference = params if reference is None else reference
@@ -116,28 +115,21 @@ def _config(config: Config, mode: str, devices: int) -> Config:
     return config
 
 
-def _compile(configs: Iterable[Config]) -> dict[Config, _Program]:
-    """The program of each configuration; equal ones once."""
-    first, *others = dict.fromkeys(configs)
-    with ThreadPoolExecutor() as pool:
-        return {
-            first: _program(first),
-            **dict(zip(others, pool.map(_program, others), strict=True)),
-        }
-
-
 def _program(config: Config) -> _Program:
     mesh = make_mesh(config)
     init = make_init(config, mesh)
+    began = time.perf_counter()
     step = make_step(config, mesh).lower(jax.eval_shape(init, 0)).compile()
-    return _Program(config, mesh, init, step)
+    seconds = time.perf_counter() - began
+    print(f"compiled for {mesh.size} devices in {seconds:.0f} s", file=sys.stderr, flush=True)
+    return _Program(config, mesh, init, step, seconds)
 
 
 def _measure(
     program: _Program, options: argparse.Namespace, *, keep: bool
 ) -> tuple[dict[str, object], list[dict]]:
     """What is said of one program, and if kept the parameters after each of its first steps."""
-    config, mesh, init, step = program
+    config, mesh, init, step, compile_seconds = program
     collectives = collections.Counter(_COLLECTIVE.findall(step.as_text()))
     state, times, params = init(0), [], []
     for _ in range(options.steps):
@@ -156,6 +148,7 @@ def _measure(
         "devices": mesh.size,
         "games": config.selfplay.num_games,
         "positions": learner.replay_batch + learner.demonstration_batch,
+        "compile_seconds": round(compile_seconds, 1),
         "step_milliseconds": round(1e3 * seconds, 3),
         "moves_per_second": round(moves / seconds, 1),
         "evaluations_per_second": round(moves * (config.search.num_simulations + 1) / seconds),

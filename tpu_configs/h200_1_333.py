@@ -12,7 +12,7 @@ from search.config import SearchConfig
 from training.config import Config, DemonstrationConfig, GameConfig, LearnerConfig, SelfPlayConfig
 
 config = Config(
-    game=GameConfig(targets=("matmul:3,3,3",)),
+    game=GameConfig(targets=("matmul:3,3,3",), varied_density=True),
     demonstrations=DemonstrationConfig(density=0.3),
     network=NetworkConfig(
         width=128,
@@ -28,13 +28,16 @@ config = Config(
         dtype="bfloat16",
     ),
     search=SearchConfig(num_actions=16, num_simulations=16),
-    selfplay=SelfPlayConfig(num_games=2048, moves_per_step=4, kept_games=4),
+    selfplay=SelfPlayConfig(
+        num_games=2048, moves_per_step=4, kept_games=4, continued_share=0.5, continued_moves=8
+    ),
     learner=LearnerConfig(
         # 8000 updates: a network that knows no demonstrations finishes no game of this size.
         demonstration_steps=1000,
         updates_per_step=8,
         replay_batch=1024,
         demonstration_batch=1024,
+        best_games_share=0.5,
         microbatches=4,
         learning_rate=5e-4,
         warmup_updates=1000,

@@ -37,7 +37,7 @@ config = Config(
         basis_density=0.015,
         signed_permutations=100,
     ),
-    demonstrations=DemonstrationConfig(max_factors=125, density=0.2, large=0.01),
+    demonstrations=DemonstrationConfig(max_factors=125, density=0.2, large=0.01, padded=True),
     network=NetworkConfig(
         width=512,
         layers=8,

@@ -3,7 +3,8 @@
 In the paper, games of the agent with large scores are added to the buffer of demonstrations
 (Methods). Here a buffer holds, for each target, the M shortest distinct solved games of the whole
 run. A demonstration made of one of them shows its factors in a new random basis and in a new order,
-so that a single game gives new positions without end.
+so that a single game gives new positions without end. New games may go on from such positions, and
+random walks by flips begin at these games.
 
 The buffer is one for all games in progress, not a few places for each: a game in progress has no
 reason to learn less from what another one found, a place for each target and each game would cost

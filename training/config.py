@@ -54,7 +54,8 @@ class GameConfig:
     """Each basis has its own such share, uniform between 0 and that one: bases from nearly
     canonical, in which games are soon solved, to dense, in which shorter algorithms are found."""
     shared_basis: bool = True
-    """One matrix for the three modes, as in the paper, or one each (over z rarely meets rank 7)."""
+    """One matrix for the three modes, as in the paper, or one each (over z rarely meets rank 7). A
+    mode takes the corner that its side has room for."""
     signed_permutations: int = 0
     """Fixed signed permutations (100): the network sees each position through a random one of them,
     in play and in learning; 0 for none."""
@@ -72,7 +73,7 @@ class DemonstrationConfig:
     large: float = 0.01
     """Share of coefficients beyond +-1 among the non-zero entries over z (.01)."""
     padded: bool = False
-    """Factors fill the sides of the whole cube, not those of a target's modes (unknown)."""
+    """Factors fill the sides of the whole cube, not those of a target's modes (True)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,7 +109,7 @@ class LearnerConfig:
     then none in place of games that have not been played yet either."""
     best_games_share: float = 0.0
     """Share of the demonstrations that are made of the best solved games of the run, each in a new
-    random basis and order (unknown). By itself it has brought no gain that was measured."""
+    random basis and order (unknown). Half of those shown are of the shortest length."""
     best_games: int = 256
     """M, the different solved games kept of each target for that share, the shortest (unknown)."""
     flips: int = 0
