@@ -18,11 +18,10 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from reporting import origin, report
+from reporting import ROOT, origin, report
 
-from networks.network import NetworkConfig
-from search.config import SearchConfig
-from training.config import Config, GameConfig, LearnerConfig, SelfPlayConfig
+from train import load_config
+from training.config import Config
 from training.mesh import make_mesh
 from training.step import StepOutput, TrainState, make_init, make_step
 
@@ -41,44 +40,26 @@ def _replaced(section: str, **fields: object) -> Callable[[Config], Config]:
     )
 
 
+def _without_best_games(config: Config) -> Config:
+    """Neither among the demonstrations nor as openings."""
+    config = _replaced("learner", best_games_share=0.0)(config)
+    return _replaced("selfplay", continued_share=0.0)(config)
+
+
 def _without_demonstrations(config: Config) -> Config:
     """Self-play alone, in as many positions; empty rings would be filled with demonstrations."""
     batch = config.learner.replay_batch + config.learner.demonstration_batch
-    learner = {
-        "demonstration_steps": 0,
-        "replay_batch": batch,
-        "demonstration_batch": 0,
-        "best_games_share": 0.0,
-    }
-    return _replaced("learner", **learner)(config)
+    learner = {"demonstration_steps": 0, "replay_batch": batch, "demonstration_batch": 0}
+    return _replaced("learner", **learner)(_without_best_games(config))
 
 
-# Both over Z_2. The first is the main job with more games in progress, as many as an accelerator
-# plays in about the time that it needs for a few.
+# Both over Z_2, with as many games in progress as an accelerator plays in about the time that it
+# needs for a few: the main job, and the ladder's agent.
+_LADDER = load_config(ROOT / "tpu_configs" / "h200_1_ladder.py")
 SETTINGS = {
     "2,2,2": _replaced("selfplay", num_games=512)(Config()),
-    "2,3,3": Config(
-        game=GameConfig(targets=("matmul:2,3,3",), shared_basis=False),
-        network=NetworkConfig(
-            width=64,
-            layers=2,
-            heads=4,
-            policy_width=128,
-            policy_layers=2,
-            policy_head_dim=32,
-            value_width=128,
-            dtype="bfloat16",
-        ),
-        search=SearchConfig(num_actions=16, num_simulations=16),
-        selfplay=SelfPlayConfig(num_games=512),
-        learner=LearnerConfig(
-            demonstration_steps=200,
-            replay_batch=256,
-            demonstration_batch=256,
-            best_games_share=0.5,
-            learning_rate=2e-3,
-            warmup_updates=200,
-        ),
+    "2,3,3": _replaced("game", targets=("matmul:2,3,3",))(
+        _replaced("selfplay", num_games=512)(_LADDER)
     ),
 }
 
@@ -88,15 +69,14 @@ VARIANTS: dict[str, Callable[[Config], Config]] = {
     "sampled_alphazero": _replaced("search", algorithm="sampled_alphazero", sampling="independent"),
     "unsampled mass": _replaced("search", unsampled_mass=True),
     "no change of basis": _replaced("game", canonical_probability=1.0),
-    "one basis for three modes": _replaced("game", shared_basis=True),
+    "a basis a mode": _replaced("game", shared_basis=False),
+    "bases of one density": _replaced("game", varied_density=False),
     "sparse bases": _replaced("game", basis_density=0.05),
-    "bases from canonical to dense": _replaced("game", varied_density=True),
     "no demonstrations": _without_demonstrations,
     "padded demonstrations": _replaced("demonstrations", padded=True),
-    "no best games": _replaced("learner", best_games_share=0.0),
-    "half continued": _replaced("selfplay", continued_share=0.5),
-    "most continued near the end": _replaced("selfplay", continued_share=0.8, continued_moves=8),
-    "flips": _replaced("learner", flips=100),
+    "no best games": _without_best_games,
+    "no continued games": _replaced("selfplay", continued_share=0.0),
+    "flips": _replaced("learner", best_games_share=0.5, flips=100),
     "symmetric queries": _replaced("game", signed_permutations=100),
     "history of 3": _replaced("game", history=3),
     "reanalyse half": _replaced("learner", reanalysed_share=0.5),
