@@ -3,15 +3,20 @@
 python benchmarks/plot_ablations.py benchmarks/results/ablations.jsonl --output ablations.png
 """
 
+import math
 import pathlib
 import statistics
 from collections import defaultdict
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 from reporting import lines_to_draw
 
 Lines = list[dict]
+
+# Stretches on either side that a point of a curve takes in.
+_AROUND = 3
 
 
 def main() -> None:
@@ -48,25 +53,39 @@ def _table(title: str, variants: dict[str, Lines]) -> str:
 
 
 def _last(line: dict, name: str) -> float:
-    """The mean over the games of the last quarter of a curve; infinite if none was finished there.
+    """The mean over the games of the last quarter of a curve; infinite if none ended there."""
+    mean = _mean(line, name, range(3 * len(line[name]) // 4, len(line[name])))
+    return math.inf if mean is None else mean
 
-    Games that began together and are solved end before the others, so that a short stretch tells
+
+def _smooth(line: dict) -> list[float]:
+    """The mean rank around each stretch of a curve; NaN before the first game."""
+    count = len(line["mean_rank"])
+    around = [range(max(0, i - _AROUND), min(count, i + _AROUND + 1)) for i in range(count)]
+    first = next((i for i, x in enumerate(line["mean_rank"]) if x is not None), count)
+    means = [_mean(line, "mean_rank", each) for each in around]
+    return [math.nan if x is None or i < first else x for i, x in enumerate(means)]
+
+
+def _mean(line: dict, name: str, places: range) -> float | None:
+    """The mean over the games of some stretches, None if there were none.
+
+    Games that began together and are solved end before the others, so that a single stretch tells
     of few of them. Lines of earlier versions do not have the numbers of games.
     """
-    values = line[name][-len(line[name]) // 4 :]
-    weights = line.get("games_of_stretches", [1] * len(line[name]))[-len(values) :]
-    known = [(x, count) for x, count in zip(values, weights, strict=True) if x is not None]
-    total = sum(count for _, count in known)
-    return sum(x * count for x, count in known) / total if total else float("inf")
+    weights = line.get("games_of_stretches", [1] * len(line[name]))
+    known = [(line[name][i], weights[i]) for i in places if line[name][i] is not None]
+    total = sum(weight for _, weight in known)
+    return sum(x * weight for x, weight in known) / total if total else None
 
 
 def _draw(by_target: dict[str, dict[str, Lines]], path: pathlib.Path) -> None:
     """A panel a target: the median over seeds of what a game costs, and all seeds faintly."""
-    figure = Figure(figsize=(7 * len(by_target), 6), layout="constrained")
+    figure = Figure(figsize=(10 * len(by_target), 6), layout="constrained")
     panels = figure.subplots(1, len(by_target), squeeze=False)[0]
     for axes, (title, variants) in zip(panels, by_target.items(), strict=True):
         for index, (name, lines) in enumerate(variants.items()):
-            curves = np.array([line["mean_rank"] for line in lines], float)
+            curves = np.array([_smooth(line) for line in lines])
             times = (np.arange(curves.shape[1]) + 0.5) / curves.shape[1] * lines[0]["seconds"]
             style = {"color": f"C{index % 10}", "linestyle": ("-", "--", ":")[index // 10]}
             # Before the first game is finished there is nothing to take the median of.
@@ -77,9 +96,11 @@ def _draw(by_target: dict[str, dict[str, Lines]], path: pathlib.Path) -> None:
         axes.set_xlabel("device seconds, compilation not included")
         axes.set_ylabel("mean moves of a game (plus penalty if unsolved)")
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(ScalarFormatter())
+        axes.yaxis.set_minor_formatter(ScalarFormatter())
         axes.grid(alpha=0.3, which="both")
-        axes.legend(fontsize="small")
-    figure.savefig(path, dpi=120)
+        axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
+    figure.savefig(path, dpi=110)
 
 
 if __name__ == "__main__":

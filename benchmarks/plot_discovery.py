@@ -63,15 +63,18 @@ def _draw(settings: Settings, path: pathlib.Path) -> None:
     for (ranks, shares), (setting, agents) in zip(panels.T, settings.items(), strict=True):
         target, ring, flips = setting
         ranks.set_title(f"{target} over {ring}" + (", with flips" if flips else ""))
+        highest = next(iter(agents.values()))["wanted"]
         for seed, line in sorted(agents.items()):
             best = _best_over_time(line)
             ranks.step(*zip(*best, strict=True), where="post", label=f"seed {seed}")
+            highest = max([highest, *(rank for _, rank in best if not math.isnan(rank))])
             solved = line.get("solved_shares", [])
             times = [(i + 0.5) / len(solved) * line["run_seconds"] for i in range(len(solved))]
             known = [pair for pair in zip(times, solved, strict=True) if pair[1] is not None]
             shares.plot(*(zip(*known, strict=True) if known else ((), ())))
         ranks.axhline(line["wanted"], color="black", linewidth=1, linestyle="--")
-        ranks.yaxis.set_major_locator(MaxNLocator(integer=True))
+        ranks.set_ylim(line["wanted"] - 0.5, highest + 0.5)
+        ranks.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         shares.yaxis.set_major_formatter(PercentFormatter(1))
         shares.set_xlim(left=0)
         shares.set_ylim(0, 1)
