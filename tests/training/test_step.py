@@ -28,6 +28,7 @@ METRICS = {
     "moves",
     "evaluations",
     "return",
+    "continued",
     "root_entropy",
     "tree_depth",
     "gradient_norm",
