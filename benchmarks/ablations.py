@@ -3,8 +3,9 @@
     python benchmarks/ablations.py --setting 2,2,2 --seconds 20 --seeds 3
 
 Each variant changes one part of a base configuration. Its seeds are agents of one program, which
-runs from the start until its steps have taken the given time. All variants are compiled first, side
-by side, so that compilation neither counts nor disturbs. One JSON line a seed.
+runs from the start until its steps have taken the given time. All variants are compiled before the
+first is run, so that compilation neither counts nor disturbs: one by itself, then the others side
+by side. One JSON line a seed.
 """
 
 import argparse
