@@ -45,6 +45,7 @@ class DemonstrationSampler:
         density: probability that an entry of a factor is non-zero, before null factors are thrown
             away. Non-zero entries are uniform over the coefficients, except that over Z those
             beyond +-1 have the share ``large`` together.
+        varied: whether each position has its own density, uniform between 0 and that one.
         large: share of coefficients beyond +-1 among the non-zero entries; no effect over Z_p.
     """
 
@@ -54,6 +55,7 @@ class DemonstrationSampler:
     max_factors: tuple[int, ...]
     shares: tuple[float, ...]
     density: float
+    varied: bool
     large: float
 
     def __call__(self, key: Key[Array, ""]) -> Demonstration:
@@ -76,18 +78,22 @@ class DemonstrationSampler:
     def _factors(
         self, key: Key[Array, ""], rows: int, shape: Int32[Array, "3"]
     ) -> Int8[Array, "rows 3 S"]:
-        """Non-null triples (rows, 3, S), int8, entries i.i.d. given that no factor is zero.
+        """Non-null triples (rows, 3, S), int8, entries i.i.d. given their density and that no
+        factor is zero.
 
         Given that a factor is not zero, the place of its first non-zero entry is a truncated
         geometric variable and the entries after it are i.i.d.: no rejection is needed.
         """
-        first_key, nonzero_key, value_key = jax.random.split(key, 3)
+        density_key, first_key, nonzero_key, value_key = jax.random.split(key, 4)
+        density = jnp.asarray(self.density)
+        if self.varied:
+            density *= jax.random.uniform(density_key)
         places = jnp.arange(self.side)
         inside = places < shape[:, None]
-        logits = jnp.where(inside, places * jnp.log1p(-self.density), -jnp.inf)
+        logits = jnp.where(inside, places * jnp.log1p(-density), -jnp.inf)
         first = jax.random.categorical(first_key, logits, shape=(rows, 3))[..., None]
         size = (rows, 3, self.side)
-        nonzero = jax.random.bernoulli(nonzero_key, self.density, size) & inside
+        nonzero = jax.random.bernoulli(nonzero_key, density, size) & inside
         nonzero = jnp.where(places == first, True, nonzero & (places > first))
         return jnp.where(nonzero, self._coefficients(value_key, size), 0).astype(jnp.int8)
 

@@ -8,10 +8,17 @@ after 200 and 336 s; other targets are in docs/discovery.md.
 
 from networks.network import NetworkConfig
 from search.config import SearchConfig
-from training.config import Config, GameConfig, LearnerConfig, SelfPlayConfig
+from training.config import (
+    Config,
+    DemonstrationConfig,
+    GameConfig,
+    LearnerConfig,
+    SelfPlayConfig,
+)
 
 config = Config(
     game=GameConfig(targets=("matmul:2,2,3",), varied_density=True),
+    demonstrations=DemonstrationConfig(varied_density=True),
     network=NetworkConfig(
         width=64,
         layers=2,
@@ -23,7 +30,7 @@ config = Config(
         dtype="bfloat16",
     ),
     search=SearchConfig(num_actions=16, num_simulations=8),
-    selfplay=SelfPlayConfig(num_games=1024, continued_share=0.5, continued_moves=8),
+    selfplay=SelfPlayConfig(num_games=1024, continued_share=0.9, continued_moves=8),
     learner=LearnerConfig(
         demonstration_steps=200,
         replay_batch=256,

@@ -3,8 +3,7 @@
 In the paper, games of the agent with large scores are added to the buffer of demonstrations
 (Methods). Here a buffer holds, for each target, the M shortest distinct solved games of the whole
 run. A demonstration made of one of them shows its factors in a new random basis and in a new order,
-so that a single game gives new positions without end. New games may go on from such positions, and
-random walks by flips begin at these games.
+so that a single game gives new positions without end.
 
 The buffer is one for all games in progress, not a few places for each: a game in progress has no
 reason to learn less from what another one found, a place for each target and each game would cost
@@ -27,16 +26,12 @@ from jaxtyping import Array, Bool, Int8, Int32, Integer, Key, UInt32
 
 from tensorgame.demonstrations import Demonstration
 from tensorgame.factors import canonicalize, outer_sum
-from tensorgame.flips import common_factors, walk
-from tensorgame.rings import Ring
 from tensorgame.symmetries import Basis, from_canonical, to_canonical
 from training.config import Config
 
 # Longer than any game: the length of what is no solved game.
 NO_GAME = np.iinfo(np.int32).max
 _INT8_MAX = np.iinfo(np.int8).max
-# Against a factor in common, which counts one.
-_RELATED_NOISE = 1.5
 
 
 class SolvedGame(NamedTuple):
@@ -58,9 +53,9 @@ class SolvedGame(NamedTuple):
     factors: Int8[Array, "*batch R 3 S"]
 
 
-def no_games(config: Config) -> SolvedGame:
-    """The empty buffer: (N, M) for N targets and ``learner.best_games`` M."""
-    batch = (len(config.targets), config.learner.best_games)
+def no_games(config: Config, size: int) -> SolvedGame:
+    """A buffer for the ``size`` best games of each of N targets, (N, size), without any."""
+    batch = (len(config.targets), size)
     actions = jnp.zeros((*batch, config.max_moves, 3, config.side), jnp.int8)
     return SolvedGame(
         length=jnp.full(batch, NO_GAME, jnp.int32),
@@ -141,25 +136,6 @@ def exchange(best: SolvedGame, axis: str) -> SolvedGame:
     return sent._replace(length=jnp.where(places >= 0, sent.length, NO_GAME))
 
 
-class Opening(NamedTuple):
-    """A position of a solved game, and how it was reached.
-
-    Attributes:
-        target: index of the game's target, int32 scalar.
-        basis: the basis it is shown in.
-        actions: all moves of the game in that basis, in the order it is shown in, canonical
-            actions (R, 3, S), int8.
-        moves: how many of them lead to the position, int32 scalar.
-        length: how many there are, int32 scalar.
-    """
-
-    target: Int32[Array, ""]
-    basis: Basis
-    actions: Int8[Array, "R 3 S"]
-    moves: Int32[Array, ""]
-    length: Int32[Array, ""]
-
-
 def sample_best(
     config: Config, best: SolvedGame, key: Key[Array, ""]
 ) -> tuple[Demonstration, Bool[Array, ""]]:
@@ -168,109 +144,52 @@ def sample_best(
     The target is drawn as in play. The game is shown in a random basis, drawn as in play, and in a
     random order; all that is left to play solves it. The key is consumed.
     """
-    look_key, order_key, move_key = jax.random.split(key, 3)
-    shown, exists, _ = _show(config, best, look_key)
-    places = jnp.arange(len(shown.actions))
-    order = jnp.where(places < shown.length, jax.random.uniform(order_key, places.shape), 1.0)
-    actions = shown.actions[jnp.argsort(order)]
-    moves = jax.random.randint(move_key, (), 0, shown.length)
+    target_key, game_key, look_key, order_key, move_key = jax.random.split(key, 5)
+    target = draw_target(config, target_key)
+    game = draw_game(best, target, game_key)
+    _, actions, _ = show(config, target, game, look_key)
+    exists = game.length != NO_GAME
+    length = jnp.where(exists, game.length, 1)
+    places = jnp.arange(len(actions))
+    order = jnp.where(places < length, jax.random.uniform(order_key, places.shape), 1.0)
+    actions = actions[jnp.argsort(order)]
+    moves = jax.random.randint(move_key, (), 0, length)
     left = jnp.roll(jnp.where((places >= moves)[:, None, None], actions, 0), -moves, axis=0)
     state = config.rules.after(outer_sum(actions), actions, moves)
-    return Demonstration(state, left, shown.length - moves), exists
+    return Demonstration(state, left, length - moves), exists
 
 
-def sample_opening(
-    config: Config, best: SolvedGame, key: Key[Array, ""]
-) -> tuple[Opening, Bool[Array, ""]]:
-    """A position of a random game of the buffer (N, M) to be played on from, and whether it can be.
-
-    It is shown as in `sample_best`, with a random number of moves left, but for 0 at most
-    `SelfPlayConfig.continued_moves`. These are moves that have factors in common with each other,
-    as far as there are such: what they add up to is the likeliest to be a sum of other products,
-    or of fewer. It cannot be played on from if there was no game, or if the game does not fit into
-    the basis drawn: then nobody knows the basis that it is shown in. The key is consumed.
-    """
-    look_key, order_key, move_key = jax.random.split(key, 3)
-    shown, exists, fits = _show(config, best, look_key)
-    most = jnp.minimum(shown.length, config.selfplay.continued_moves or len(shown.actions))
-    left = jax.random.randint(move_key, (), 1, most + 1)
-    order = _related_last(order_key, shown.actions, config.ring)
-    actions = jnp.roll(shown.actions[order], shown.length, axis=0)
-    return shown._replace(actions=actions, moves=shown.length - left), exists & fits
+def draw_target(config: Config, key: Key[Array, ""]) -> Int32[Array, ""]:
+    """The index of a target, drawn as often as it is played. The key is consumed."""
+    shares = jnp.asarray(config.target_shares)
+    return jax.random.choice(key, len(shares), p=shares).astype(jnp.int32)
 
 
-def _related_last(
-    key: Key[Array, ""], actions: Int8[Array, "R 3 S"], ring: Ring
-) -> Int32[Array, "R"]:
-    """An order of the actions in which the last share their factors; rows of zeros come first.
-
-    From the end on each is the one that has most of its three factors in common with those after
-    it, give or take some noise.
-    """
-    size = len(actions)
-    common = common_factors(actions, ring)
-    exists = actions.any(axis=(1, 2))
-    noise = jax.random.uniform(key, (size, size), maxval=_RELATED_NOISE)
-
-    def choose(step: jax.Array, carry: tuple) -> tuple:
-        order, shared, free = carry
-        worth = jnp.where(exists, shared.sum(axis=0) + noise[step], -1.0)
-        place = jnp.argmax(jnp.where(free, worth, -jnp.inf)).astype(jnp.int32)
-        order = order.at[size - 1 - step].set(place)
-        return order, shared | common[:, place], free.at[place].set(False)
-
-    carry = (jnp.zeros(size, jnp.int32), jnp.zeros((3, size), bool), jnp.ones(size, bool))
-    return jax.lax.fori_loop(0, size, choose, carry)[0]
-
-
-def _show(
-    config: Config, best: SolvedGame, key: Key[Array, ""]
-) -> tuple[Opening, Bool[Array, ""], Bool[Array, ""]]:
-    """A random game at its start, whether there was one, and whether it fits into its basis."""
-    target_key, game_key, basis_key = jax.random.split(key, 3)
-    shapes = jnp.asarray([target.shape for target in config.targets], jnp.int32)
-    target, game = _draw(config, best, target_key, game_key)
-    exists = game.length != NO_GAME
-    basis = config.bases(basis_key, shapes[target])
-    actions, fits = seen_in(config, game, basis)
-    length = jnp.where(exists, game.length, 1)
-    return Opening(target, basis, actions, jnp.zeros((), jnp.int32), length), exists, fits
-
-
-def walk_from_best(
-    config: Config, best: SolvedGame, key: Key[Array, ""]
-) -> tuple[Int32[Array, ""], SolvedGame]:
-    """What a random walk of flips makes of a random game of the buffer (N, M): target and game.
-
-    It is no solved game if there was none in the buffer, or if its factors in the canonical basis
-    lie outside the ring's coefficients. The key is consumed.
-    """
-    target_key, game_key, walk_key = jax.random.split(key, 3)
-    target, game = _draw(config, best, target_key, game_key)
-    allowed = (game.length != NO_GAME) & jnp.isin(
-        game.factors, jnp.asarray(config.ring.coefficients)
-    ).all()
-    factors, length = walk(walk_key, game.factors, config.ring, config.learner.flips)
-    return target, describe(config, factors, config.bases.identity(), length, allowed)
-
-
-def _draw(
-    config: Config, best: SolvedGame, target_key: Key[Array, ""], game_key: Key[Array, ""]
-) -> tuple[Int32[Array, ""], SolvedGame]:
-    """A target, drawn as in play, and a random game of it in the buffer; none if it is empty.
+def draw_game(best: SolvedGame, target: Int32[Array, ""], key: Key[Array, ""]) -> SolvedGame:
+    """A random game of a target in the buffer (N, M); no solved game if there is none.
 
     Half of the games are of the shortest length there is, so that the first few of a new length
-    count as much as all others.
+    count as much as all others. The key is consumed.
     """
-    shares = jnp.asarray(config.target_shares)
-    target = jax.random.choice(target_key, len(shares), p=shares).astype(jnp.int32)
-    place_key, shortest_key = jax.random.split(game_key)
+    place_key, shortest_key = jax.random.split(key)
     length = best.length[target]
     is_shortest = jax.random.bernoulli(shortest_key)
     among = jnp.where(is_shortest, length == length[0], length != NO_GAME)
     # They are sorted.
     place = jax.random.randint(place_key, (), 0, jnp.maximum(among.sum(), 1))
-    return target, jax.tree.map(lambda x: x[target, place], best)
+    return jax.tree.map(lambda x: x[target, place], best)
+
+
+def show(
+    config: Config, target: Int32[Array, ""], game: SolvedGame, key: Key[Array, ""]
+) -> tuple[Basis, Int8[Array, "R 3 S"], Bool[Array, ""]]:
+    """A random basis, drawn as in play, and a game of a target `seen_in` it.
+
+    The key is consumed.
+    """
+    shapes = jnp.asarray([target.shape for target in config.targets], jnp.int32)
+    basis = config.bases(key, shapes[target])
+    return basis, *seen_in(config, game, basis)
 
 
 def seen_in(

@@ -70,6 +70,9 @@ class DemonstrationConfig:
     each target."""
     density: float = 0.4
     """Non-zero share of the entries of their factors (.2)."""
+    varied_density: bool = False
+    """Each demonstration has its own such share, uniform between 0 and that one: from the sparse
+    factors of schoolbook algorithms, which are soon learned, to dense ones."""
     large: float = 0.01
     """Share of coefficients beyond +-1 among the non-zero entries over z (.01)."""
     padded: bool = False
@@ -87,11 +90,11 @@ class SelfPlayConfig:
     kept_games: int = 4
     """Finished games kept for each game in progress; the oldest is overwritten."""
     continued_share: float = 0.0
-    """Share of new games that go on from a random position of one of the best games of the run, in
-    a new basis and order (unknown)."""
+    """Share of new games that go on from a random position of the last solved game of their place
+    that was no longer than the one before it, in a new basis and order (unknown)."""
     continued_moves: int = 0
-    """Most moves that the best game had left there; 0 for any number. With few the end of a game is
-    soon played in another way, or in fewer moves."""
+    """Most moves that the solved game had left there; 0 for any number. With few the end of a game
+    is soon played in another way, or in fewer moves."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,8 +116,8 @@ class LearnerConfig:
     best_games: int = 256
     """M, the different solved games kept of each target for that share, the shortest (unknown)."""
     flips: int = 0
-    """Flips of a random walk from one of the best games that each game in progress adds to a step
-    (0). What they find is kept among the best games; 0 for pure self-play."""
+    """Flips by which each place walks on from its solved game in a step (0). What they find is kept
+    among the best games; 0 for pure self-play."""
     microbatches: int = 1
     """Parts of a batch that are differentiated one after the other, to fit into memory."""
     reanalysed_share: float = 0.0
@@ -196,6 +199,11 @@ class Config:
         return self.game.max_moves or max(target.trivial_rank for target in self.targets) + 2
 
     @property
+    def has_chains(self) -> bool:
+        """Whether places go on from solved games (`training.chains`)."""
+        return bool(self.selfplay.continued_share or self.learner.flips)
+
+    @property
     def counting_ring(self) -> str:
         """The ring of the algorithms that count, as `Target.known` reads it."""
         return "Z" if self.lift else self.ring.name
@@ -253,6 +261,7 @@ class Config:
             max_factors=tuple(d.max_factors or rank for rank in known),
             shares=tuple(self.target_shares.tolist()),
             density=d.density,
+            varied=d.varied_density,
             large=d.large,
         )
 

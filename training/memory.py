@@ -18,6 +18,7 @@ class Budget(NamedTuple):
         games: games in progress.
         rings: their finished games.
         best: the best games of each target.
+        chains: the games that places go on from.
         tree: the trees of a search of all games in progress, an estimate.
     """
 
@@ -25,6 +26,7 @@ class Budget(NamedTuple):
     games: int
     rings: int
     best: int
+    chains: int
     tree: int
 
     @property
@@ -49,6 +51,7 @@ def budget(config: Config, state: TrainState, devices: int) -> Budget:
         games=_bytes(state.episodes) // devices,
         rings=_bytes(state.replay) // devices,
         best=_bytes(state.best),
+        chains=_bytes(state.chains) // devices,
         tree=tree // devices,
     )
 
@@ -63,7 +66,7 @@ def check_memory(config: Config, needed: Budget, limit: int | None, devices: int
         return
     games, kept = config.selfplay.num_games, config.selfplay.kept_games
     without_games = limit - needed.network - needed.best
-    for_one = (needed.games + needed.rings + needed.tree) / games
+    for_one = (needed.games + needed.rings + needed.chains + needed.tree) / games
     fitting = _allowed_games(config, devices, int(without_games / for_one))
     fitting_kept = int((limit - needed.total + needed.rings) * kept / needed.rings)
     options = [f"at most {fitting} fit"] * (fitting > 0)

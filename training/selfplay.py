@@ -12,14 +12,8 @@ from search.tree import SearchResult
 from tensorgame.factors import outer_sum
 from tensorgame.game import State
 from tensorgame.symmetries import Basis, change_basis, to_canonical
-from training.best_games import (
-    Opening,
-    SolvedGame,
-    describe,
-    insert,
-    sample_opening,
-    walk_from_best,
-)
+from training.best_games import SolvedGame, describe, insert
+from training.chains import Opening, follow, sample_opening, walk_on
 from training.config import Config
 from training.replay import PlayedGame, Replay, keep
 
@@ -61,11 +55,13 @@ class Kept(NamedTuple):
         replay: a ring of them for each of B games in progress.
         found: the shortest of each of N targets in this step.
         best: the shortest of each in the run, (N, M); None if nothing is learned from them.
+        chains: those that each place goes on from, (B, N); None if none does.
     """
 
     replay: Replay
     found: Found
     best: SolvedGame | None
+    chains: SolvedGame | None
 
 
 class PlayStatistics(NamedTuple):
@@ -76,6 +72,7 @@ class PlayStatistics(NamedTuple):
         solved: those of them that were solved with each number of moves, 0 to R_limit: (N, R + 1).
         returns: of them, a scalar.
         continued: finished games that began in the middle of an earlier one, a scalar.
+        rewritten: those of them that ended in another way and not later, a scalar.
         entropy: of the roots' priors in nats, a scalar.
         depth: of the search trees in moves, a scalar.
         moves: moves made, a scalar.
@@ -85,22 +82,29 @@ class PlayStatistics(NamedTuple):
     solved: Float32[Array, "*batch N lengths"]
     returns: Float32[Array, "*batch"]
     continued: Float32[Array, "*batch"]
+    rewritten: Float32[Array, "*batch"]
     entropy: Float32[Array, "*batch"]
     depth: Float32[Array, "*batch"]
     moves: Float32[Array, "*batch"]
 
 
-def new_episode(config: Config, key: Key[Array, ""], best: SolvedGame | None = None) -> Episode:
-    """A new game on a random target in a random basis.
+def new_episode(
+    config: Config,
+    key: Key[Array, ""],
+    best: SolvedGame | None = None,
+    chains: SolvedGame | None = None,
+) -> Episode:
+    """A new game of ONE place on a random target in a random basis.
 
-    With `SelfPlayConfig.continued_share` some go on from the middle of one of the ``best`` games of
-    the run, (N, M), if there is one. The key is consumed.
+    With `SelfPlayConfig.continued_share` some go on from the middle of the game that the place has
+    come to in its ``chains`` (N,), or of one of the ``best`` of the run (N, M), if there is any.
+    The key is consumed.
     """
     share = config.selfplay.continued_share
-    if not share or best is None:
+    if not share or best is None or chains is None:
         return _from_the_start(config, key)
     start_key, opening_key, share_key = jax.random.split(key, 3)
-    opening, is_possible = sample_opening(config, best, opening_key)
+    opening, is_possible = sample_opening(config, best, chains, opening_key)
     is_continued = is_possible & jax.random.bernoulli(share_key, share)
     return jax.tree.map(
         lambda middle, start: jnp.where(is_continued, middle, start),
@@ -173,6 +177,7 @@ def no_statistics(config: Config) -> PlayStatistics:
         solved=jnp.zeros((count, config.max_moves + 1)),
         returns=zero,
         continued=zero,
+        rewritten=zero,
         entropy=zero,
         depth=zero,
         moves=zero,
@@ -210,9 +215,9 @@ def play_move(
     episodes = advance(config, step, episodes, result)
     done = jax.vmap(config.rules.done)(episodes.state)
     solved = jax.vmap(config.rules.solved)(episodes.state)
-    kept = _keep(config, kept, episodes, done, solved)
-    statistics = _statistics(config, episodes, result, done, solved)
-    fresh = jax.vmap(new_episode, in_axes=(None, 0, None))(config, reset_keys, best)
+    kept, moved = _keep(config, kept, episodes, done, solved)
+    statistics = _statistics(config, episodes, result, done, solved, moved)
+    fresh = jax.vmap(new_episode, in_axes=(None, 0, None, 0))(config, reset_keys, best, kept.chains)
     episodes = jax.tree.map(
         lambda new, old: jnp.where(done.reshape(-1, *[1] * (old.ndim - 1)), new, old),
         fresh,
@@ -227,15 +232,18 @@ def _statistics(
     result: SearchResult,
     done: Bool[Array, "B"],
     solved: Bool[Array, "B"],
+    moved: Bool[Array, "B"],
 ) -> PlayStatistics:
-    """Of the move that B games have just made."""
+    """Of the move that B games have just made, and of whether their chains moved."""
     none, target, played = no_statistics(config), episodes.target, episodes.played
-    counted = done & ~episodes.is_continued
+    continued = episodes.is_continued
+    counted = done & ~continued
     return PlayStatistics(
         games=none.games.at[target].add(counted),
         solved=none.solved.at[target, played.length].add(solved & counted),
         returns=jnp.where(counted, -played.length - played.penalty, 0.0).sum(),
-        continued=(done & episodes.is_continued).sum(dtype=jnp.float32),
+        continued=(done & continued).sum(dtype=jnp.float32),
+        rewritten=(moved & continued).sum(dtype=jnp.float32),
         entropy=result.entropy.sum(),
         depth=result.depth.sum(),
         moves=jnp.array(len(done), jnp.float32),
@@ -266,36 +274,47 @@ def _keep(
     episodes: Episode,
     done: Bool[Array, "B"],
     solved: Bool[Array, "B"],
-) -> Kept:
-    """What is kept, with those of B games that have just been finished."""
-    played, best = episodes.played, kept.best
+) -> tuple[Kept, Bool[Array, "B"]]:
+    """What is kept, with those of B games that have just been finished, and which chains moved."""
+    played, best, chains = episodes.played, kept.best, kept.chains
+    moved = jnp.zeros_like(done)
     if best is not None:
         games = jax.vmap(describe, in_axes=(None, 0, 0, 0, 0))(
             config, played.actions, episodes.basis, played.length, solved
         )
         best = insert(best, games, episodes.target)
+        if chains is not None:
+            chains, moved = jax.vmap(follow)(chains, games, episodes.target, episodes.is_continued)
     lengths = jnp.where(solved, played.length, config.max_moves + 1)
-    return Kept(
+    kept = Kept(
         replay=jax.vmap(keep)(kept.replay, played, done),
         found=_shorter(
             config, kept.found, episodes.target, lengths, played.actions, episodes.basis
         ),
         best=best,
+        chains=chains,
     )
+    return kept, moved
 
 
 def walk_by_flips(config: Config, keys: Key[Array, "B"], best: SolvedGame, kept: Kept) -> Kept:
-    """B random walks from the best games (N, M) of the run so far; what they find is kept too.
+    """Walks on in the chains of B places by flips; what they find is kept too.
 
-    The keys are consumed.
+    Args:
+        config: the run's.
+        keys: consumed.
+        best: the best games before this step, (N, M), the same on all devices.
+        kept: where the games go.
     """
-    targets, games = jax.vmap(walk_from_best, in_axes=(None, None, 0))(config, best, keys)
+    targets, games = jax.vmap(walk_on, in_axes=(None, None, 0, 0))(config, best, kept.chains, keys)
+    is_step = jnp.ones(len(keys), bool)
     bases = jax.tree.map(
         lambda x: jnp.broadcast_to(x, (len(keys), *jnp.shape(x))), config.bases.identity()
     )
     return kept._replace(
         found=_shorter(config, kept.found, targets, games.length, games.factors, bases),
         best=insert(kept.best, games, targets),
+        chains=jax.vmap(follow)(kept.chains, games, targets, is_step)[0],
     )
 
 

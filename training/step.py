@@ -18,6 +18,7 @@ import optax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from training.best_games import SolvedGame, exchange, no_games
+from training.chains import no_chains
 from training.config import Config
 from training.learning import Experience, learn, make_optimizer
 from training.mesh import AXIS, global_ids, item_keys, own_row, platform
@@ -49,6 +50,7 @@ class TrainState(NamedTuple):
         replay: B rings of finished games.
         best: the M best games of each of N targets, (N, M), the same on all devices; None if
             nothing is learned from them.
+        chains: the games that each of B places goes on from, (B, N); None if none does.
     """
 
     params: dict
@@ -58,6 +60,7 @@ class TrainState(NamedTuple):
     episodes: Episode
     replay: Replay
     best: SolvedGame | None
+    chains: SolvedGame | None
 
 
 class StepOutput(NamedTuple):
@@ -86,7 +89,7 @@ class Told(NamedTuple):
 
 
 # Agents of one program share the count of steps, so that the branch it decides stays a branch.
-_AGENTS = TrainState(params=0, optimizer=0, key=0, step=None, episodes=0, replay=0, best=0)
+_AGENTS = TrainState(0, 0, 0, step=None, episodes=0, replay=0, best=0, chains=0)
 
 
 def _specs(config: Config) -> TrainState:
@@ -101,6 +104,7 @@ def _specs(config: Config) -> TrainState:
         episodes=split,
         replay=split,
         best=everywhere,
+        chains=split,
     )
 
 
@@ -122,15 +126,21 @@ def make_init(config: Config, mesh: Mesh | AbstractMesh) -> Callable[[int], Trai
         one = jax.tree.map(lambda x: x[0], episodes)
         tokens = jnp.zeros((1, config.action_space.num_tokens), jnp.int32)
         params = config.agent.init(params_key, one.state, tokens, method="score")
+
+        def of_each(x: jax.Array) -> jax.Array:
+            return jnp.broadcast_to(x, (len(ids), *x.shape))
+
         ring = empty_replay(one.played, config.selfplay.kept_games)
+        learner = config.learner
         return TrainState(
             params=params,
             optimizer=make_optimizer(config).init(params),
             key=key,
             step=jnp.zeros((), jnp.int32),
             episodes=episodes,
-            replay=jax.tree.map(lambda x: jnp.broadcast_to(x, (len(ids), *x.shape)), ring),
-            best=no_games(config) if config.learner.best_games_share else None,
+            replay=jax.tree.map(of_each, ring),
+            best=no_games(config, learner.best_games) if learner.best_games_share else None,
+            chains=jax.tree.map(of_each, no_chains(config)) if config.has_chains else None,
         )
 
     def init(seed: jax.Array) -> TrainState:
@@ -151,13 +161,13 @@ def make_step(
 
     def step(state: TrainState) -> tuple[TrainState, StepOutput]:
         play_key, learn_key = jax.random.split(jax.random.fold_in(state.key, state.step))
-        kept = Kept(state.replay, nothing_found(config), state.best)
+        kept = Kept(state.replay, nothing_found(config), state.best, state.chains)
         episodes, kept, played = jax.lax.cond(
             state.step < config.learner.demonstration_steps,
             lambda: (state.episodes, kept, no_statistics(config)),
             lambda: _play(config, play_key, state, kept),
         )
-        replay, found, best = kept
+        replay, found, best, chains = kept
         if best is not None:
             best = exchange(best, AXIS)
         params, optimizer, told, learned = learn(
@@ -168,7 +178,9 @@ def make_step(
             Experience(state.step, replay, best),
             Told(played, own_row(found.moves)),
         )
-        new = TrainState(params, optimizer, state.key, state.step + 1, episodes, replay, best)
+        new = TrainState(
+            params, optimizer, state.key, state.step + 1, episodes, replay, best, chains
+        )
         metrics = {**_play_metrics(config, told.played), **learned}
         return new, StepOutput(metrics, _shortest(found, told.lengths))
 
@@ -210,8 +222,8 @@ def _play(
     def move(carry: tuple, move_key: jax.Array) -> tuple[tuple, PlayStatistics]:
         episodes, kept = carry
         keys = item_keys(move_key, len(kept.replay.count))
-        # New games go on from those that all devices know, so that it does not matter how many
-        # there are.
+        # Of the best games those that all devices know, so that it does not matter how many there
+        # are.
         *carry, played = play_move(
             config, state.params, keys, state.step, episodes, kept, state.best
         )
@@ -246,6 +258,7 @@ def _play_metrics(config: Config, total: PlayStatistics) -> dict[str, jax.Array]
         "target_games": total.games,
         "target_solved": total.solved,
         "continued": total.continued,
+        "rewritten": total.rewritten,
         "moves": moves,
         "evaluations": moves * (config.search.num_simulations + 1),
         "return": total.returns / jnp.maximum(games, 1.0),

@@ -21,10 +21,9 @@ from training.best_games import (
     merge,
     no_games,
     sample_best,
-    sample_opening,
     seen_in,
-    walk_from_best,
 )
+from training.chains import sample_opening
 from training.config import Config, GameConfig, LearnerConfig, SelfPlayConfig
 from training.mesh import make_mesh
 from training.replay import empty_replay, sample_batch, spread
@@ -152,7 +151,7 @@ def test_the_same_algorithm_in_another_basis_order_and_scale_is_the_same_game(ri
     assert (first.prints != different.prints).all()
 
     both = jax.tree.map(lambda *x: jnp.stack(x), first, again, different)
-    best = jax.jit(insert)(no_games(config), both, jnp.ones(3, jnp.int32))
+    best = jax.jit(insert)(no_games(config, 4), both, jnp.ones(3, jnp.int32))
     assert (best.length == 7).sum(axis=1).tolist() == [0, 2]
 
 
@@ -174,7 +173,7 @@ def test_best_games_are_shown_as_positions_in_random_order(ring):
     signs = jnp.diag(jnp.array([1, -1, -1, 1], jnp.int32))
     own = Basis(*2 * [jnp.broadcast_to(config.ring.reduce(signs), (3, 4, 4))])
     game = jax.tree.map(lambda x: x[None], played(config, strassen(config), own))
-    best = jax.jit(insert)(no_games(config), game, jnp.ones(1, jnp.int32))
+    best = jax.jit(insert)(no_games(config, 4), game, jnp.ones(1, jnp.int32))
     draw = jax.jit(jax.vmap(lambda key: sample_best(config, best, key)))
     keys = jax.random.split(jax.random.key(0), 900)
     shown, available = jax.device_get(draw(keys))
@@ -235,10 +234,10 @@ def test_games_go_on_from_the_middle_of_the_best_ones(ring):
     config = dataclasses.replace(config, selfplay=selfplay)
     game = played(config, strassen(config), config.bases.identity())
     game = jax.tree.map(lambda x: x[None], game)
-    best = jax.jit(insert)(no_games(config), game, jnp.ones(1, jnp.int32))
+    best = jax.jit(insert)(no_games(config, 4), game, jnp.ones(1, jnp.int32))
     begin = jax.jit(jax.vmap(lambda key, best: new_episode(config, key, best), (0, None)))
     keys = jax.random.split(jax.random.key(0), 300)
-    assert not begin(keys, no_games(config)).is_continued.any()
+    assert not begin(keys, no_games(config, 4)).is_continued.any()
     episodes = jax.device_get(begin(keys, best))
     is_continued = episodes.is_continued
     assert not is_continued[episodes.target == 0].any(), "the first target has no games"
@@ -275,7 +274,7 @@ def test_what_is_left_of_a_best_game_to_play_again_are_products_that_share_facto
     config = Config(game=game, learner=learner, devices=1)
     schoolbook = as_moves(config, config.targets[0].padded(config.side))
     known = describe_game(config, schoolbook, 12)
-    best = jax.jit(insert)(no_games(config), known, jnp.zeros(1, jnp.int32))
+    best = jax.jit(insert)(no_games(config, 4), known, jnp.zeros(1, jnp.int32))
     draw = jax.jit(jax.vmap(lambda key: sample_opening(config, best, key)))
     openings, possible = jax.device_get(draw(jax.random.split(jax.random.key(0), 2000)))
     assert possible.all()
@@ -302,7 +301,7 @@ def test_half_of_the_best_games_shown_are_of_the_shortest_length(lengths, share)
     known = known._replace(
         length=jnp.array(lengths), prints=known.prints + jnp.arange(4, dtype=jnp.uint32)[:, None]
     )
-    best = jax.jit(insert)(no_games(config), known, jnp.zeros(4, jnp.int32))
+    best = jax.jit(insert)(no_games(config, 4), known, jnp.zeros(4, jnp.int32))
     draw = jax.jit(jax.vmap(lambda key: sample_opening(config, best, key)))
     openings, _ = jax.device_get(draw(jax.random.split(jax.random.key(0), 1000)))
     is_first = openings.length == 12
@@ -316,7 +315,7 @@ def test_walks_from_the_best_games_solve_the_target_too(ring):
     config = dataclasses.replace(config, learner=dataclasses.replace(config.learner, flips=20))
     actions = as_moves(config, config.targets[1].padded(config.side))
     game = describe_game(config, actions, 8)
-    best = jax.jit(insert)(no_games(config), game, jnp.ones(1, jnp.int32))
+    best = jax.jit(insert)(no_games(config, 4), game, jnp.ones(1, jnp.int32))
     step = jax.jit(jax.vmap(lambda key: walk_from_best(config, best, key)))
     targets, found = jax.device_get(step(jax.random.split(jax.random.key(0), 100)))
     is_game = found.length != NO_GAME
@@ -368,7 +367,7 @@ def test_best_games_take_their_share_of_the_demonstrations_and_nothing_else(tiny
     one = jax.eval_shape(lambda: new_episode(config, keys[0]).played)
     replay = jax.vmap(lambda _: empty_replay(one, 2))(jnp.arange(8))
     replay = replay._replace(count=jnp.array([1, 1, 1, 1, 0, 0, 0, 0]))
-    empty = no_games(config)
+    empty = no_games(config, 4)
     moves = jnp.zeros((1, config.max_moves, 3, config.side), jnp.int8)
     moves = moves.at[0, :2].set(jnp.array(SCHOOLBOOK, jnp.int8))
     game = SolvedGame(jnp.array([2]), jnp.zeros((1, 3), jnp.uint32), moves, moves)

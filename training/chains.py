@@ -1,0 +1,168 @@
+"""Chains: the solved game that each place of the batch goes on from.
+
+Each of the B games in progress has a place, and each place remembers one solved game of each
+target. New games of the place go on from the middle of it, and walks by flips begin at it; where
+one ends with no more moves than it had, the place goes on from that one. So every place is a chain
+of a random walk among solved games: a step that only keeps the length is taken too, since many of
+them may lie between a game and one that can be shortened.
+
+The best games of the run (`training.best_games`) cannot do this. They are a sample of all that were
+ever seen, which changes the less the more there were, so that nothing gets far from where it began.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int8, Int32, Key
+
+from tensorgame.flips import common_factors, walk
+from tensorgame.rings import Ring
+from tensorgame.symmetries import Basis
+from training.best_games import (
+    NO_GAME,
+    SolvedGame,
+    describe,
+    draw_game,
+    draw_target,
+    no_games,
+    show,
+)
+from training.config import Config
+
+# Share of the times that a place whose game is longer than the shortest of the run goes on from one
+# of the best games instead.
+_MIGRATION = 1 / 16
+# Against a factor in common, which counts one.
+_RELATED_NOISE = 1.5
+
+
+class Opening(NamedTuple):
+    """A position of a solved game, and how it was reached.
+
+    Attributes:
+        target: index of the game's target, int32 scalar.
+        basis: the basis it is shown in.
+        actions: all moves of the game in that basis, in the order it is shown in, canonical
+            actions (R, 3, S), int8.
+        moves: how many of them lead to the position, int32 scalar.
+        length: how many there are, int32 scalar.
+    """
+
+    target: Int32[Array, ""]
+    basis: Basis
+    actions: Int8[Array, "R 3 S"]
+    moves: Int32[Array, ""]
+    length: Int32[Array, ""]
+
+
+def no_chains(config: Config) -> SolvedGame:
+    """What ONE place goes on from before anything is solved: a game of each of N targets, (N,)."""
+    return jax.tree.map(lambda x: x[:, 0], no_games(config, 1))
+
+
+def follow(
+    chains: SolvedGame, game: SolvedGame, target: Int32[Array, ""], is_step: Bool[Array, ""]
+) -> tuple[SolvedGame, Bool[Array, ""]]:
+    """Where ONE place goes on from, (N,), after a game on a target, and whether that is elsewhere.
+
+    A game that is a step from the one it went on from is followed if it is not longer, any other
+    one only if it is shorter.
+    """
+    before = jax.tree.map(lambda x: x[target], chains)
+    differs = (game.prints[:2] != before.prints[:2]).any() | (game.length < before.length)
+    follows = (game.length < before.length + is_step) & (game.length != NO_GAME) & differs
+    place = jnp.where(follows, target, len(chains.length))
+    chains = jax.tree.map(lambda old, new: old.at[place].set(new, mode="drop"), chains, game)
+    return chains, follows
+
+
+def sample_opening(
+    config: Config, best: SolvedGame, chains: SolvedGame, key: Key[Array, ""]
+) -> tuple[Opening, Bool[Array, ""]]:
+    """A position for ONE place to play on from, and whether there is one.
+
+    The target is drawn as in play. The game of the place is shown in a random basis, drawn as in
+    play, with a random number of moves left: at least 2, where it has as many, and but for 0 at
+    most `SelfPlayConfig.continued_moves`. These are moves that have factors in common with each
+    other, as far as there are such: what they add up to is the likeliest to be a sum of other
+    products, or of fewer. There is none without a game, or if the game does not fit into the basis
+    drawn: then nobody knows the basis that it is shown in.
+
+    Args:
+        config: the run's.
+        best: the best games of the run, (N, M).
+        chains: the games of the place, (N,).
+        key: consumed.
+    """
+    target_key, game_key, look_key, order_key, move_key = jax.random.split(key, 5)
+    target = draw_target(config, target_key)
+    game = _game_of(best, chains, target, game_key)
+    basis, actions, fits = show(config, target, game, look_key)
+    exists = game.length != NO_GAME
+    length = jnp.where(exists, game.length, 1)
+    most = jnp.minimum(length, config.selfplay.continued_moves or len(actions))
+    left = jax.random.randint(move_key, (), jnp.minimum(2, most), most + 1)
+    order = _related_last(order_key, actions, config.ring)
+    actions = jnp.roll(actions[order], length, axis=0)
+    return Opening(target, basis, actions, length - left, length), exists & fits
+
+
+def walk_on(
+    config: Config, best: SolvedGame, chains: SolvedGame, key: Key[Array, ""]
+) -> tuple[Int32[Array, ""], SolvedGame]:
+    """What a random walk by flips makes of the game of ONE place: its target and the new game.
+
+    It is no solved game if the place had none, or if its factors in the canonical basis lie outside
+    the ring's coefficients.
+
+    Args:
+        config: the run's.
+        best: the best games of the run, (N, M).
+        chains: the games of the place, (N,).
+        key: consumed.
+    """
+    target_key, game_key, walk_key = jax.random.split(key, 3)
+    target = draw_target(config, target_key)
+    game = _game_of(best, chains, target, game_key)
+    allowed = (game.length != NO_GAME) & jnp.isin(
+        game.factors, jnp.asarray(config.ring.coefficients)
+    ).all()
+    factors, length = walk(walk_key, game.factors, config.ring, config.learner.flips)
+    return target, describe(config, factors, config.bases.identity(), length, allowed)
+
+
+def _game_of(
+    best: SolvedGame, chains: SolvedGame, target: Int32[Array, ""], key: Key[Array, ""]
+) -> SolvedGame:
+    """The game of ONE place on a target; now and then one of the best, if they are shorter."""
+    own_key, best_key = jax.random.split(key)
+    own = jax.tree.map(lambda x: x[target], chains)
+    is_behind = own.length > best.length[target, 0]
+    moves = is_behind & ((own.length == NO_GAME) | jax.random.bernoulli(own_key, _MIGRATION))
+    other = draw_game(best, target, best_key)
+    return jax.tree.map(lambda x, y: jnp.where(moves, y, x), own, other)
+
+
+def _related_last(
+    key: Key[Array, ""], actions: Int8[Array, "R 3 S"], ring: Ring
+) -> Int32[Array, "R"]:
+    """An order of the actions in which the last share their factors; rows of zeros come first.
+
+    From the end on each is the one that has most of its three factors in common with those after
+    it, give or take some noise.
+    """
+    size = len(actions)
+    common = common_factors(actions, ring)
+    exists = actions.any(axis=(1, 2))
+    noise = jax.random.uniform(key, (size, size), maxval=_RELATED_NOISE)
+
+    def choose(step: jax.Array, carry: tuple) -> tuple:
+        order, shared, free = carry
+        worth = jnp.where(exists, shared.sum(axis=0) + noise[step], -1.0)
+        place = jnp.argmax(jnp.where(free, worth, -jnp.inf)).astype(jnp.int32)
+        order = order.at[size - 1 - step].set(place)
+        return order, shared | common[:, place], free.at[place].set(False)
+
+    carry = (jnp.zeros(size, jnp.int32), jnp.zeros((3, size), bool), jnp.ones(size, bool))
+    return jax.lax.fori_loop(0, size, choose, carry)[0]
