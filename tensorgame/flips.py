@@ -20,93 +20,113 @@ from tensorgame.rings import Ring
 
 
 class _Walk(NamedTuple):
-    """Where a walk stands, the last of the shortest factorizations it has met, and its length."""
+    """Where a walk stands.
+
+    Attributes:
+        factors: the terms, canonical actions, (R, 3, S).
+        codes: of their factors, (R, 3, d), int32, see `_codes`.
+        shortens: terms that may have two factors in common with another one, bool (R,).
+    """
 
     factors: Int8[Array, "R 3 S"]
-    best: Int8[Array, "R 3 S"]
-    length: Int32[Array, ""]
+    codes: Int32[Array, "R 3 d"]
+    shortens: Bool[Array, "R"]
 
 
 def walk(
     key: Key[Array, ""], factors: Int8[Array, "R 3 S"], ring: Ring, flips: int
 ) -> tuple[Int8[Array, "R 3 S"], Int32[Array, ""]]:
-    """Makes random flips, those first that shorten the factorization.
+    """Makes random flips, those first that shorten the factorization; none makes it longer.
 
     Args:
         key: the key is consumed.
         factors: canonical actions over ``ring``; rows of zeros are no terms.
         ring: the ring. Flips that leave its coefficients are not made.
-        flips: how many are tried.
+        flips: how many are tried: of a random term with one of those that share a factor with it.
 
     Returns:
-        The last of the shortest factorizations on the way, canonical actions (R, 3, S) with the
-        same sum, terms first, and its number of terms.
+        The factorization at the end, canonical actions (R, 3, S) with the same sum, terms first,
+        and its number of terms.
     """
 
     def step(index: jax.Array, so_far: _Walk) -> _Walk:
-        factors = _flip(jax.random.fold_in(key, index), so_far.factors, ring)
-        length = _exists(factors).sum()
-        best = jnp.where(length <= so_far.length, factors, so_far.best)
-        return _Walk(factors, best, jnp.minimum(length, so_far.length))
+        return _flip(jax.random.fold_in(key, index), so_far, ring)
 
-    start = _Walk(factors, factors, _exists(factors).sum())
-    end = jax.lax.fori_loop(0, flips, step, start)
-    order = jnp.argsort(jnp.logical_not(_exists(end.best)), stable=True)
-    return end.best[order], end.length
+    shortens = (common_factors(factors, ring).sum(axis=0) >= 2).any(axis=1)
+    start = _Walk(factors, _codes(factors, ring), shortens)
+    end = jax.lax.fori_loop(0, flips, step, start).factors
+    order = jnp.argsort(jnp.logical_not(_exists(end)), stable=True)
+    return end[order], _exists(end).sum()
 
 
-def _flip(key: Key[Array, ""], factors: Int8[Array, "R 3 S"], ring: Ring) -> Int8[Array, "R 3 S"]:
-    """One random flip, or none if no two terms have a factor in common or it cannot be made."""
-    pair_key, mode_key, scale_key = jax.random.split(key, 3)
-    common = common_factors(factors, ring)
+def _flip(key: Key[Array, ""], walk: _Walk, ring: Ring) -> _Walk:
+    """One random flip, or none if the term has no factor in common or it cannot be made.
+
+    It looks at one term, not at all pairs: a walk is long, and this is most of its time.
+    """
+    factors, codes, shortens = walk
+    term_key, other_key, mode_key, scale_key = jax.random.split(key, 4)
+    one = jax.random.randint(term_key, (), 0, len(factors))
+    one = jnp.where(shortens.any(), jnp.argmax(shortens), one)
+    common = _common(codes, one)
     # Two terms with two factors in common become one.
-    twice = common & (common.sum(axis=0) >= 2)
-    shortens = twice.any()
-    mode, one, other, is_flip = _choose(pair_key, jnp.where(shortens, twice, common))
+    twice = common & (common.sum(axis=1) >= 2)[:, None]
+    is_shorter = twice.any()
+    among = jnp.where(is_shorter, twice, common).ravel()
+    # One is added to a random order of them, so that it is positive.
+    order = jax.random.bits(other_key, among.shape, jnp.uint32) >> 1
+    place = jnp.argmax(jnp.where(among, order + 1, 0))
+    other, mode = jnp.divmod(place, 3)
     second = (mode + 1 + jax.random.randint(mode_key, (), 0, 2)) % 3
     # Of the other two modes the one that they have in common too.
     after, last = (mode + 1) % 3, (mode + 2) % 3
-    second = jnp.where(shortens, jnp.where(common[after, one, other], after, last), second)
+    second = jnp.where(is_shorter, jnp.where(common[other, after], after, last), second)
     modes = jnp.stack([mode, second, 3 - mode - second])
     # Units of the first two factors are in the third, so that common factors are equal.
     a, b, c = canonicalize(factors[one][modes], ring).astype(jnp.int32)
     _, b_other, c_other = canonicalize(factors[other][modes], ring).astype(jnp.int32)
     scales = ring.coefficients[1:] if ring.modulus else (-1, 1)
-    scale = jnp.where(shortens, -1, jax.random.choice(scale_key, jnp.asarray(scales)))
+    scale = jnp.where(is_shorter, -1, jax.random.choice(scale_key, jnp.asarray(scales)))
     new_one = jnp.stack([a, b + scale * b_other, c])
     new_other = jnp.stack([a, b_other, c_other - scale * c])
     new = ring.reduce(jnp.stack([new_one, new_other]))
-    is_flip &= jnp.isin(new, jnp.asarray(ring.coefficients)).all()
+    is_flip = among.any() & jnp.isin(new, jnp.asarray(ring.coefficients)).all()
     new = new[:, jnp.argsort(modes)] * (new != 0).any(axis=-1).all(axis=-1)[:, None, None]
     new = jax.vmap(canonicalize, in_axes=(0, None))(new.astype(factors.dtype), ring)
-    flipped = factors.at[jnp.stack([one, other])].set(new)
-    return jnp.where(is_flip, flipped, factors)
+    places = jnp.where(is_flip, jnp.stack([one, other]), len(factors))
+    factors = factors.at[places].set(new, mode="drop")
+    codes = codes.at[places].set(_codes(new, ring), mode="drop")
+    # What two new terms have in common with each other they had before.
+    can_be_shorter = [(_common(codes, x).sum(axis=1) >= 2).any() for x in (one, other)]
+    shortens = shortens.at[one].set(False).at[places].set(jnp.stack(can_be_shorter), mode="drop")
+    return _Walk(factors, codes, shortens)
 
 
 def common_factors(factors: Int8[Array, "R 3 S"], ring: Ring) -> Bool[Array, "3 R R"]:
     """Which two terms have a factor in common, up to a unit, in each mode."""
+    codes = _codes(factors, ring)
+    common = jax.vmap(_common, in_axes=(None, 0))(codes, jnp.arange(len(codes)))
+    return jnp.moveaxis(common, -1, 0)
+
+
+def _common(codes: Int32[Array, "R 3 d"], one: Int32[Array, ""]) -> Bool[Array, "R 3"]:
+    """Which factors of one term others have too; those of no term are nobody's."""
+    mine = codes[one]
+    is_other = jnp.arange(len(codes)) != one
+    return (codes == mine).all(axis=-1) & mine.any() & is_other[:, None]
+
+
+def _codes(factors: Int8[Array, "N 3 S"], ring: Ring) -> Int32[Array, "N 3 d"]:
+    """The same numbers for factors that differ by a unit; zeros for those of no term."""
     units = leading_units(factors, ring)[..., None]
     count, _, side = factors.shape
     # As few numbers as can be for a factor.
-    sizes = [d for d in range(1, side + 1) if side % d == 0 and ring.num_symbols**d < 2**31]
+    sizes = [d for d in range(1, side + 1) if side % d == 0 and ring.num_symbols**d < 2**31 - 1]
     tokens = ActionSpace(ring, side, max(sizes)).encode(ring.reduce(factors * units))
-    tokens = tokens.reshape(count, 3, -1).swapaxes(0, 1)
-    same = (tokens[:, :, None] == tokens[:, None]).all(axis=-1)
-    exists = _exists(factors)
-    different = ~jnp.eye(count, dtype=bool)
-    return same & exists[:, None] & exists & different
+    # Not zero for the coefficients' smallest, which may be -1.
+    exists = _exists(factors)[:, None, None]
+    return jnp.where(exists, tokens.reshape(count, 3, -1) + 1, 0)
 
 
-def _choose(
-    key: Key[Array, ""], among: Bool[Array, "3 R R"]
-) -> tuple[Int32[Array, ""], Int32[Array, ""], Int32[Array, ""], Bool[Array, ""]]:
-    """The place of a random true entry, and whether there is one."""
-    counts = jnp.cumsum(among.ravel())
-    place = jax.random.randint(key, (), 0, jnp.maximum(counts[-1], 1))
-    index = jnp.argmax(counts > place)
-    mode, one, other = jnp.unravel_index(index, among.shape)
-    return mode, one, other, counts[-1] > 0
-
-
-def _exists(factors: Int8[Array, "R 3 S"]) -> Bool[Array, "R"]:
+def _exists(factors: Int8[Array, "N 3 S"]) -> Bool[Array, "N"]:
     return (factors != 0).any(axis=(1, 2))

@@ -30,7 +30,7 @@ config = Config(
         dtype="bfloat16",
     ),
     search=SearchConfig(num_actions=16, num_simulations=8),
-    selfplay=SelfPlayConfig(num_games=1024, continued_share=0.9, continued_moves=8),
+    selfplay=SelfPlayConfig(num_games=1024, continued_share=0.95, continued_moves=8),
     learner=LearnerConfig(
         demonstration_steps=200,
         replay_batch=256,

@@ -34,7 +34,7 @@ from training.config import Config
 # of the best games instead.
 _MIGRATION = 1 / 16
 # Against a factor in common, which counts one.
-_RELATED_NOISE = 1.5
+_RELATED_NOISE = 0.75
 
 
 class Opening(NamedTuple):
