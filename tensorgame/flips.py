@@ -7,6 +7,13 @@ Two terms with a common factor can be rewritten,
 
 for any coefficient l and whatever modes a, b and c are of. Where a new factor is zero the term is
 gone: the factorization has become shorter.
+
+Flips do not connect all factorizations of a length, and those from which none is shortened may be
+many. The way out is over one more term (Arai, Ichikawa & Hukushima 2024, "Adaptive flip graph
+algorithm for matrix multiplication", arXiv 2312.16960): any two terms are three,
+
+    a (x) b (x) c + a' (x) b' (x) c'
+        = a (x) (b + b') (x) c + a (x) b' (x) (c' - c) + (a' - a) (x) b' (x) c'.
 """
 
 from typing import NamedTuple
@@ -18,12 +25,15 @@ from jaxtyping import Array, Bool, Int8, Int32, Key
 from tensorgame.factors import ActionSpace, canonicalize, leading_units
 from tensorgame.rings import Ring
 
+# Share of the steps that make two terms three while there are no more of them than at the start.
+_PLUS = 1 / 64
 
-class _Walk(NamedTuple):
-    """Where a walk stands.
+
+class _Terms(NamedTuple):
+    """A factorization.
 
     Attributes:
-        factors: the terms, canonical actions, (R, 3, S).
+        factors: canonical actions, (R, 3, S), zeros for no term.
         codes: of their factors, (R, 3, d), int32, see `_codes`.
         shortens: terms that may have two factors in common with another one, bool (R,).
     """
@@ -33,10 +43,18 @@ class _Walk(NamedTuple):
     shortens: Bool[Array, "R"]
 
 
+class _Walk(NamedTuple):
+    """Where a walk stands, the last of the shortest factorizations it has met, and its length."""
+
+    terms: _Terms
+    best: Int8[Array, "R 3 S"]
+    length: Int32[Array, ""]
+
+
 def walk(
     key: Key[Array, ""], factors: Int8[Array, "R 3 S"], ring: Ring, flips: int
 ) -> tuple[Int8[Array, "R 3 S"], Int32[Array, ""]]:
-    """Makes random flips, those first that shorten the factorization; none makes it longer.
+    """Makes random flips, those first that shorten the factorization, and sometimes one term more.
 
     Args:
         key: the key is consumed.
@@ -45,34 +63,43 @@ def walk(
         flips: how many are tried: of a random term with one of those that share a factor with it.
 
     Returns:
-        The factorization at the end, canonical actions (R, 3, S) with the same sum, terms first,
-        and its number of terms.
+        The last of the shortest factorizations on the way, canonical actions (R, 3, S) with the
+        same sum, terms first, and its number of terms.
     """
 
     def step(index: jax.Array, so_far: _Walk) -> _Walk:
-        return _flip(jax.random.fold_in(key, index), so_far, ring)
+        is_shortest = _exists(so_far.terms.factors).sum() <= so_far.length
+        terms = _flip(jax.random.fold_in(key, index), so_far.terms, ring, is_shortest)
+        length = _exists(terms.factors).sum()
+        best = jnp.where(length <= so_far.length, terms.factors, so_far.best)
+        return _Walk(terms, best, jnp.minimum(length, so_far.length))
 
     shortens = (common_factors(factors, ring).sum(axis=0) >= 2).any(axis=1)
-    start = _Walk(factors, _codes(factors, ring), shortens)
-    end = jax.lax.fori_loop(0, flips, step, start).factors
-    order = jnp.argsort(jnp.logical_not(_exists(end)), stable=True)
-    return end[order], _exists(end).sum()
+    start = _Terms(factors, _codes(factors, ring), shortens)
+    end = jax.lax.fori_loop(0, flips, step, _Walk(start, factors, _exists(factors).sum()))
+    order = jnp.argsort(jnp.logical_not(_exists(end.best)), stable=True)
+    return end.best[order], end.length
 
 
-def _flip(key: Key[Array, ""], walk: _Walk, ring: Ring) -> _Walk:
+def _flip(key: Key[Array, ""], terms: _Terms, ring: Ring, may_grow: Bool[Array, ""]) -> _Terms:
     """One random flip, or none if the term has no factor in common or it cannot be made.
 
     It looks at one term, not at all pairs: a walk is long, and this is most of its time.
     """
-    factors, codes, shortens = walk
-    term_key, other_key, mode_key, scale_key = jax.random.split(key, 4)
+    factors, codes, shortens = terms
+    plus_key, term_key, other_key, mode_key, scale_key = jax.random.split(key, 5)
     one = jax.random.randint(term_key, (), 0, len(factors))
     one = jnp.where(shortens.any(), jnp.argmax(shortens), one)
+    exists = _exists(factors)
     common = _common(codes, one)
     # Two terms with two factors in common become one.
     twice = common & (common.sum(axis=1) >= 2)[:, None]
     is_shorter = twice.any()
-    among = jnp.where(is_shorter, twice, common).ravel()
+    # With any other term that has no factor in common it is three terms that come of two.
+    others = exists & (jnp.arange(len(factors)) != one)
+    grows = may_grow & ~is_shorter & exists[one] & ~exists.all()
+    grows &= jax.random.bernoulli(plus_key, _PLUS)
+    among = jnp.where(grows, others[:, None], jnp.where(is_shorter, twice, common)).ravel()
     # One is added to a random order of them, so that it is positive.
     order = jax.random.bits(other_key, among.shape, jnp.uint32) >> 1
     place = jnp.argmax(jnp.where(among, order + 1, 0))
@@ -84,22 +111,24 @@ def _flip(key: Key[Array, ""], walk: _Walk, ring: Ring) -> _Walk:
     modes = jnp.stack([mode, second, 3 - mode - second])
     # Units of the first two factors are in the third, so that common factors are equal.
     a, b, c = canonicalize(factors[one][modes], ring).astype(jnp.int32)
-    _, b_other, c_other = canonicalize(factors[other][modes], ring).astype(jnp.int32)
+    a_other, b_other, c_other = canonicalize(factors[other][modes], ring).astype(jnp.int32)
     scales = ring.coefficients[1:] if ring.modulus else (-1, 1)
     scale = jnp.where(is_shorter, -1, jax.random.choice(scale_key, jnp.asarray(scales)))
     new_one = jnp.stack([a, b + scale * b_other, c])
     new_other = jnp.stack([a, b_other, c_other - scale * c])
-    new = ring.reduce(jnp.stack([new_one, new_other]))
-    is_flip = among.any() & jnp.isin(new, jnp.asarray(ring.coefficients)).all()
+    # No term after a flip, whose first factors are equal.
+    third = jnp.stack([a_other - a, b_other, c_other])
+    new = ring.reduce(jnp.stack([new_one, new_other, third]))
+    is_made = among.any() & jnp.isin(new, jnp.asarray(ring.coefficients)).all()
     new = new[:, jnp.argsort(modes)] * (new != 0).any(axis=-1).all(axis=-1)[:, None, None]
     new = jax.vmap(canonicalize, in_axes=(0, None))(new.astype(factors.dtype), ring)
-    places = jnp.where(is_flip, jnp.stack([one, other]), len(factors))
+    free = jnp.where(grows, jnp.argmin(exists), len(factors))
+    places = jnp.where(is_made, jnp.stack([one, other, free]), len(factors))
     factors = factors.at[places].set(new, mode="drop")
     codes = codes.at[places].set(_codes(new, ring), mode="drop")
-    # What two new terms have in common with each other they had before.
-    can_be_shorter = [(_common(codes, x).sum(axis=1) >= 2).any() for x in (one, other)]
+    can_be_shorter = [(_common(codes, x).sum(axis=1) >= 2).any() for x in (one, other, free)]
     shortens = shortens.at[one].set(False).at[places].set(jnp.stack(can_be_shorter), mode="drop")
-    return _Walk(factors, codes, shortens)
+    return _Terms(factors, codes, shortens)
 
 
 def common_factors(factors: Int8[Array, "R 3 S"], ring: Ring) -> Bool[Array, "3 R R"]:

@@ -29,8 +29,8 @@ config = Config(
         value_width=128,
         dtype="bfloat16",
     ),
-    search=SearchConfig(num_actions=16, num_simulations=8),
-    selfplay=SelfPlayConfig(num_games=1024, continued_share=0.95, continued_moves=8),
+    search=SearchConfig(num_actions=8, num_simulations=4),
+    selfplay=SelfPlayConfig(num_games=4096, continued_share=0.95, continued_moves=8),
     learner=LearnerConfig(
         demonstration_steps=200,
         replay_batch=256,

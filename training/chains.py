@@ -6,6 +6,9 @@ one ends with no more moves than it had, the place goes on from that one. So eve
 of a random walk among solved games: a step that only keeps the length is taken too, since many of
 them may lie between a game and one that can be shortened.
 
+There may also be no way at all: the algorithms of one length fall into parts that no such step
+connects. So some places go on from games that are one move longer than the shortest of the run.
+
 The best games of the run (`training.best_games`) cannot do this. They are a sample of all that were
 ever seen, which changes the less the more there were, so that nothing gets far from where it began.
 """
@@ -30,9 +33,11 @@ from training.best_games import (
 )
 from training.config import Config
 
-# Share of the times that a place whose game is longer than the shortest of the run goes on from one
-# of the best games instead.
-_MIGRATION = 1 / 16
+# Share of the times that a place with one of the shortest games follows a game that is one longer,
+# and that one with a longer game goes on from one of the best instead. About as many places have
+# the one as the other.
+_LONGER = 1 / 8
+_MIGRATION = 1 / 32
 # Against a factor in common, which counts one.
 _RELATED_NOISE = 0.75
 
@@ -62,16 +67,33 @@ def no_chains(config: Config) -> SolvedGame:
 
 
 def follow(
-    chains: SolvedGame, game: SolvedGame, target: Int32[Array, ""], is_step: Bool[Array, ""]
+    best: SolvedGame,
+    chains: SolvedGame,
+    key: Key[Array, ""],
+    game: SolvedGame,
+    target: Int32[Array, ""],
+    is_step: Bool[Array, ""],
 ) -> tuple[SolvedGame, Bool[Array, ""]]:
     """Where ONE place goes on from, (N,), after a game on a target, and whether that is elsewhere.
 
-    A game that is a step from the one it went on from is followed if it is not longer, any other
-    one only if it is shorter.
+    A game that is a step from the one it went on from is followed if it is not longer, and
+    sometimes if it is one longer than the shortest; any other game only if it is shorter.
+
+    Args:
+        best: the best games of the run, (N, M).
+        chains: the games of the place, (N,).
+        key: consumed.
+        game: solved or not.
+        target: index of its target.
+        is_step: whether it went on from the game of the place.
     """
     before = jax.tree.map(lambda x: x[target], chains)
+    is_shortest = before.length <= best.length[target, 0]
+    longer = is_step & is_shortest & jax.random.bernoulli(key, _LONGER)
     differs = (game.prints[:2] != before.prints[:2]).any() | (game.length < before.length)
-    follows = (game.length < before.length + is_step) & (game.length != NO_GAME) & differs
+    # Of no game and no game none is shorter.
+    is_near = (game.length < before.length) | (is_step & (game.length <= before.length + longer))
+    follows = is_near & differs & (game.length != NO_GAME)
     place = jnp.where(follows, target, len(chains.length))
     chains = jax.tree.map(lambda old, new: old.at[place].set(new, mode="drop"), chains, game)
     return chains, follows

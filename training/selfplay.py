@@ -72,7 +72,7 @@ class PlayStatistics(NamedTuple):
         solved: those of them that were solved with each number of moves, 0 to R_limit: (N, R + 1).
         returns: of them, a scalar.
         continued: finished games that began in the middle of an earlier one, a scalar.
-        rewritten: those of them that ended in another way and not later, a scalar.
+        rewritten: those of them from which their place goes on now (`training.chains`), a scalar.
         entropy: of the roots' priors in nats, a scalar.
         depth: of the search trees in moves, a scalar.
         moves: moves made, a scalar.
@@ -207,7 +207,9 @@ def play_move(
     Returns:
         The games after the move, finished ones having been begun anew, and the rest updated.
     """
-    search_keys, reset_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+    search_keys, reset_keys, chain_keys = jax.vmap(
+        lambda key: jax.random.split(key, 3), out_axes=1
+    )(keys)
     result = search(
         config.agent, config.search, params, search_keys, episodes.state, config.permutations
     )
@@ -215,7 +217,7 @@ def play_move(
     episodes = advance(config, step, episodes, result)
     done = jax.vmap(config.rules.done)(episodes.state)
     solved = jax.vmap(config.rules.solved)(episodes.state)
-    kept, moved = _keep(config, kept, episodes, done, solved)
+    kept, moved = _keep(config, kept, episodes, done, solved, best, chain_keys)
     statistics = _statistics(config, episodes, result, done, solved, moved)
     fresh = jax.vmap(new_episode, in_axes=(None, 0, None, 0))(config, reset_keys, best, kept.chains)
     episodes = jax.tree.map(
@@ -274,6 +276,8 @@ def _keep(
     episodes: Episode,
     done: Bool[Array, "B"],
     solved: Bool[Array, "B"],
+    best_before: SolvedGame | None,
+    chain_keys: Key[Array, "B"],
 ) -> tuple[Kept, Bool[Array, "B"]]:
     """What is kept, with those of B games that have just been finished, and which chains moved."""
     played, best, chains = episodes.played, kept.best, kept.chains
@@ -284,7 +288,9 @@ def _keep(
         )
         best = insert(best, games, episodes.target)
         if chains is not None:
-            chains, moved = jax.vmap(follow)(chains, games, episodes.target, episodes.is_continued)
+            chains, moved = jax.vmap(follow, in_axes=(None, 0, 0, 0, 0, 0))(
+                best_before, chains, chain_keys, games, episodes.target, episodes.is_continued
+            )
     lengths = jnp.where(solved, played.length, config.max_moves + 1)
     kept = Kept(
         replay=jax.vmap(keep)(kept.replay, played, done),
@@ -306,15 +312,20 @@ def walk_by_flips(config: Config, keys: Key[Array, "B"], best: SolvedGame, kept:
         best: the best games before this step, (N, M), the same on all devices.
         kept: where the games go.
     """
-    targets, games = jax.vmap(walk_on, in_axes=(None, None, 0, 0))(config, best, kept.chains, keys)
-    is_step = jnp.ones(len(keys), bool)
+    walk_keys, follow_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+    targets, games = jax.vmap(walk_on, in_axes=(None, None, 0, 0))(
+        config, best, kept.chains, walk_keys
+    )
     bases = jax.tree.map(
         lambda x: jnp.broadcast_to(x, (len(keys), *jnp.shape(x))), config.bases.identity()
+    )
+    chains, _ = jax.vmap(follow, in_axes=(None, 0, 0, 0, 0, 0))(
+        best, kept.chains, follow_keys, games, targets, jnp.ones(len(keys), bool)
     )
     return kept._replace(
         found=_shorter(config, kept.found, targets, games.length, games.factors, bases),
         best=insert(kept.best, games, targets),
-        chains=jax.vmap(follow)(kept.chains, games, targets, is_step)[0],
+        chains=chains,
     )
 
 
