@@ -99,8 +99,10 @@ class AgentNetwork(nn.Module):
 
     def encode(self, state: State) -> Memory:
         """Embeds a state as the memory that the policy head attends to."""
-        past = self.game.ring.reduce(jax.vmap(outer)(state.history))
-        planes = jnp.concatenate([state.residual[None].astype(jnp.int32), past])
+        planes = state.residual[None].astype(jnp.int32)
+        if state.history is not None:
+            past = self.game.ring.reduce(jax.vmap(outer)(state.history))
+            planes = jnp.concatenate([planes, past])
         scalars = state.moves[None] / self.game.max_moves
         return self.policy.remember(self.torso(planes.astype(jnp.float32), scalars))
 

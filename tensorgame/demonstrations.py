@@ -71,8 +71,9 @@ class DemonstrationSampler:
         moves = jax.random.randint(moves_key, (), 0, self.game.max_moves - count + 1)
         left = jnp.where((jnp.arange(length) < count)[:, None, None], left, 0)
         played = jnp.where((jnp.arange(self.game.history) < moves)[:, None, None], played, 0)
+        history = played if self.game.history else None
         residual = self.game.ring.reduce(factors.outer_sum(left))
-        state = State(residual.astype(self.game.ring.dtype), moves, played)
+        state = State(residual.astype(self.game.ring.dtype), moves, history)
         return Demonstration(state, left, count)
 
     def _factors(

@@ -30,12 +30,13 @@ class State(NamedTuple):
     Attributes:
         residual: what is left of the target, (S, S, S), the ring's storage type.
         moves: moves made so far, int32 scalar.
-        history: the last H actions, newest first, zeros before the first: (H, 3, S), int8.
+        history: the last H actions, newest first, zeros before the first: (H, 3, S), int8. None
+            without a history: the compiler of jax 0.11 crashes on a sharded array of size zero.
     """
 
     residual: Integer[Array, "S S S"]
     moves: Int32[Array, ""]
-    history: Int8[Array, "H 3 S"]
+    history: Int8[Array, "H 3 S"] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,12 +65,9 @@ class Game:
 
     def init(self, target: Integer[Array, "S S S"]) -> State:
         """A new game on ``target`` (S, S, S), integers."""
-        side = target.shape[0]
-        return State(
-            residual=self.ring.reduce(target).astype(self.ring.dtype),
-            moves=jnp.zeros((), jnp.int32),
-            history=jnp.zeros((self.history, 3, side), jnp.int8),
-        )
+        residual = self.ring.reduce(target).astype(self.ring.dtype)
+        history = jnp.zeros((self.history, 3, len(target)), jnp.int8) if self.history else None
+        return State(residual, jnp.zeros((), jnp.int32), history)
 
     def solved(self, state: State) -> Bool[Array, ""]:
         """Whether the residual is zero."""
@@ -88,7 +86,9 @@ class Game:
         """
         ended = self.done(state)
         residual = self.ring.reduce(state.residual.astype(jnp.int32) - factors.outer(action))
-        history = jnp.concatenate([action[None].astype(jnp.int8), state.history])[: self.history]
+        history = state.history
+        if history is not None:
+            history = jnp.concatenate([action[None].astype(jnp.int8), history[:-1]])
         new = State(residual.astype(self.ring.dtype), state.moves + 1, history)
         new = jax.tree.map(lambda old, moved: jnp.where(ended, old, moved), state, new)
         penalty = self._penalty(new.residual, ~ended & (new.moves >= self.max_moves))
@@ -104,8 +104,10 @@ class Game:
         past = jnp.arange(len(actions)) < moves
         played = jnp.where(past[:, None, None], actions, 0)
         residual = self.ring.reduce(start.astype(jnp.int32) - factors.outer_sum(played))
-        recent = moves - 1 - jnp.arange(self.history)
-        history = jnp.where((recent >= 0)[:, None, None], actions[recent], 0)
+        history = None
+        if self.history:
+            recent = moves - 1 - jnp.arange(self.history)
+            history = jnp.where((recent >= 0)[:, None, None], actions[recent], 0)
         return State(residual.astype(self.ring.dtype), moves, history)
 
     def _penalty(

@@ -186,7 +186,8 @@ def permute_state(state: State, by: SignedPermutation, ring: Ring) -> State:
     residual = state.residual[i[:, None, None], i[None, :, None], i[None, None, :]]
     signs = s[:, None, None] * s[None, :, None] * s[None, None, :]
     residual = ring.reduce(residual * signs.astype(residual.dtype))
-    return State(residual, state.moves, _permute(state.history, by, ring))
+    history = None if state.history is None else _permute(state.history, by, ring)
+    return State(residual, state.moves, history)
 
 
 def permute_tokens(

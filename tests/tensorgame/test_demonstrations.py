@@ -27,11 +27,10 @@ def draw(ring, seed: int):
     return jax.device_get(draw_many(sampler(ring), jax.random.key(seed)))
 
 
-def sampler(ring, **corners) -> DemonstrationSampler:
+def sampler(ring, **fields) -> DemonstrationSampler:
     whole = {"shapes": ((SIDE,) * 3,), "max_factors": (FACTORS,), "shares": (1.0,)}
-    return DemonstrationSampler(
-        Game(ring, MOVES, HISTORY), SIDE, density=DENSITY, large=LARGE, **{**whole, **corners}
-    )
+    usual = {**whole, "density": DENSITY, "varied": False, "large": LARGE}
+    return DemonstrationSampler(Game(ring, MOVES, HISTORY), SIDE, **{**usual, **fields})
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -149,3 +148,19 @@ def test_demonstrations_depend_on_the_key_alone():
     jax.tree.map(np.testing.assert_array_equal, first, again)
     assert (first.actions != other.actions).any()
     assert len({actions.tobytes() for actions in first.actions}) > 0.9 * COUNT
+
+
+def test_each_demonstration_may_have_a_density_of_its_own():
+    def shares(varied: bool) -> np.ndarray:
+        """Of the non-zero entries of each demonstration with many factors, behind the first."""
+        found = jax.device_get(draw_many(sampler(Z2, varied=varied), jax.random.key(0)))
+        real = np.arange(FACTORS) < found.count[:, None]
+        behind = np.cumsum(found.actions, axis=-1) - found.actions > 0
+        counts = (behind & real[..., None, None]).sum(axis=(1, 2, 3))
+        ones = (behind & real[..., None, None] & (found.actions > 0)).sum(axis=(1, 2, 3))
+        return (ones / np.maximum(counts, 1))[counts > 20]
+
+    fixed, varied = shares(False), shares(True)
+    assert abs(fixed.mean() - DENSITY) < 0.05
+    assert varied.mean() < 0.8 * DENSITY
+    assert (varied < DENSITY / 4).mean() > 2 * (fixed < DENSITY / 4).mean() + 0.05

@@ -16,6 +16,7 @@ from training.best_games import (
     NO_GAME,
     SolvedGame,
     describe,
+    draw_game,
     exchange,
     insert,
     merge,
@@ -23,11 +24,10 @@ from training.best_games import (
     sample_best,
     seen_in,
 )
-from training.chains import sample_opening
-from training.config import Config, GameConfig, LearnerConfig, SelfPlayConfig
+from training.config import Config, GameConfig, LearnerConfig
 from training.mesh import make_mesh
 from training.replay import empty_replay, sample_batch, spread
-from training.selfplay import Kept, new_episode, nothing_found, walk_by_flips
+from training.selfplay import new_episode
 from training.step import make_init
 
 SIZE, MOVES = 3, 2
@@ -101,6 +101,18 @@ def test_an_exchange_makes_the_buffers_of_all_devices_their_merge(batches):
         for target in range(2):
             one = jax.tree.map(lambda x, at=(device, target): x[at], everywhere)
             assert listed(one) == best_of(batches[target] + batches[target + 2])
+
+
+@pytest.mark.parametrize(("lengths", "share"), [([1, 2, 2], 2 / 3), ([2, 2, 2], 1 / 3)])
+def test_half_of_the_games_drawn_are_of_the_shortest_length(lengths, share):
+    best = merge_jitted(NOTHING, games([(length, i, 0) for i, length in enumerate(lengths)]))
+    both = jax.tree.map(lambda *x: jnp.stack(x), NOTHING, best)
+    draw = jax.jit(jax.vmap(lambda target, key: draw_game(both, target, key), (None, 0)))
+    keys = jax.random.split(jax.random.key(0), 2000)
+    assert (draw(0, keys).length == NO_GAME).all()
+    drawn = draw(1, keys)
+    is_first = (drawn.prints == best.prints[0]).all(axis=1)
+    assert abs(is_first.mean() - share) < 0.05
 
 
 # Whole games -------------------------------------------------------------------------------------
@@ -227,129 +239,6 @@ def test_a_game_seen_in_a_basis_solves_the_target_in_it_or_stays_as_it_was(
     np.testing.assert_array_equal(fits, right)
 
 
-@pytest.mark.parametrize("ring", ["z", "z2"])
-def test_games_go_on_from_the_middle_of_the_best_ones(ring):
-    config = configured(ring, target_weights=(1.0, 3.0), coefficients=(-2, -1, 0, 1, 2))
-    selfplay = dataclasses.replace(config.selfplay, continued_share=0.5)
-    config = dataclasses.replace(config, selfplay=selfplay)
-    game = played(config, strassen(config), config.bases.identity())
-    game = jax.tree.map(lambda x: x[None], game)
-    best = jax.jit(insert)(no_games(config, 4), game, jnp.ones(1, jnp.int32))
-    begin = jax.jit(jax.vmap(lambda key, best: new_episode(config, key, best), (0, None)))
-    keys = jax.random.split(jax.random.key(0), 300)
-    assert not begin(keys, no_games(config, 4)).is_continued.any()
-    episodes = jax.device_get(begin(keys, best))
-    is_continued = episodes.is_continued
-    assert not is_continued[episodes.target == 0].any(), "the first target has no games"
-    share = is_continued[episodes.target == 1].mean()
-    assert share > 0.4 if ring == "z2" else share > 0.1
-    assert set(episodes.state.moves[is_continued]) == set(range(7))
-    short = dataclasses.replace(config, selfplay=dataclasses.replace(selfplay, continued_moves=3))
-    begin = jax.jit(jax.vmap(lambda key: new_episode(short, key, best)))
-    others = jax.device_get(begin(keys))
-    assert set(others.state.moves[others.is_continued]) == {4, 5, 6}
-
-    target = jnp.asarray(config.targets[1].padded(config.side))
-    starts = jax.vmap(change_basis, (None, 0, None))(target, episodes.basis, config.ring)
-    space = config.action_space
-    for i in np.flatnonzero(is_continued):
-        record, state = jax.tree.map(lambda x, i=i: x[i], (episodes.played, episodes.state))
-        count = record.length
-        np.testing.assert_array_equal(record.start, starts[i])
-        left = config.ring.reduce(starts[i] - total(config, record.actions))
-        np.testing.assert_array_equal(state.residual, left)
-        assert state.moves == count
-        assert record.actions[:count].any(axis=2).all()
-        assert not record.actions[count:].any()
-        first = space.decode(jnp.asarray(record.tokens[:count, 0], jnp.int32))
-        np.testing.assert_array_equal(first, record.actions[:count])
-        assert record.weights[:count, 0].all()
-        assert record.weights.sum() == count
-    assert not episodes.state.moves[~is_continued].any()
-
-
-def test_what_is_left_of_a_best_game_to_play_again_are_products_that_share_factors():
-    game = GameConfig(targets=("matmul:2,2,3",), ring="z2")
-    learner = LearnerConfig(best_games_share=0.5, best_games=4)
-    config = Config(game=game, learner=learner, devices=1)
-    schoolbook = as_moves(config, config.targets[0].padded(config.side))
-    known = describe_game(config, schoolbook, 12)
-    best = jax.jit(insert)(no_games(config, 4), known, jnp.zeros(1, jnp.int32))
-    draw = jax.jit(jax.vmap(lambda key: sample_opening(config, best, key)))
-    openings, possible = jax.device_get(draw(jax.random.split(jax.random.key(0), 2000)))
-    assert possible.all()
-    np.testing.assert_array_equal(np.bincount(openings.moves, minlength=12) > 100, True)
-    is_block = []
-    for actions, moves in zip(openings.actions, openings.moves, strict=True):
-        assert actions[:12].any(axis=2).all()
-        left = actions[moves:12]
-        if len(left) == 8:
-            # 2 x 2 matrices have eight products of four factors of each kind.
-            kinds = [len(np.unique(left[:, mode], axis=0)) for mode in range(3)]
-            is_block.append(kinds == [4, 4, 4])
-    assert np.mean(is_block) > 0.4, "in a random order it is 3 in 495"
-
-
-@pytest.mark.parametrize(("lengths", "share"), [([12, 13, 13, 13], 0.625), ([12] * 4, 0.25)])
-def test_half_of_the_best_games_shown_are_of_the_shortest_length(lengths, share):
-    game = GameConfig(targets=("matmul:2,2,3",), ring="z2", canonical_probability=1.0)
-    learner = LearnerConfig(best_games_share=0.5, best_games=6)
-    config = Config(game=game, learner=learner, devices=1)
-    schoolbook = as_moves(config, config.targets[0].padded(config.side))
-    known = jax.tree.map(lambda x: jnp.repeat(x, 4, axis=0), describe_game(config, schoolbook, 12))
-    # Told apart by their hashes, as if the last three were other games.
-    known = known._replace(
-        length=jnp.array(lengths), prints=known.prints + jnp.arange(4, dtype=jnp.uint32)[:, None]
-    )
-    best = jax.jit(insert)(no_games(config, 4), known, jnp.zeros(4, jnp.int32))
-    draw = jax.jit(jax.vmap(lambda key: sample_opening(config, best, key)))
-    openings, _ = jax.device_get(draw(jax.random.split(jax.random.key(0), 1000)))
-    is_first = openings.length == 12
-    expected = share if 13 in lengths else 1.0
-    assert abs(is_first.mean() - expected) < 0.05
-
-
-@pytest.mark.parametrize("ring", ["z", "z2"])
-def test_walks_from_the_best_games_solve_the_target_too(ring):
-    config = configured(ring, target_weights=(1.0, 3.0))
-    config = dataclasses.replace(config, learner=dataclasses.replace(config.learner, flips=20))
-    actions = as_moves(config, config.targets[1].padded(config.side))
-    game = describe_game(config, actions, 8)
-    best = jax.jit(insert)(no_games(config, 4), game, jnp.ones(1, jnp.int32))
-    step = jax.jit(jax.vmap(lambda key: walk_from_best(config, best, key)))
-    targets, found = jax.device_get(step(jax.random.split(jax.random.key(0), 100)))
-    is_game = found.length != NO_GAME
-    np.testing.assert_array_equal(is_game, targets == 1)
-    assert (found.length[is_game] <= 8).all()
-    assert len(np.unique(found.prints[is_game, :2], axis=0)) > 10
-    for factors in found.factors[is_game]:
-        np.testing.assert_array_equal(total(config, factors), total(config, actions))
-
-    nothing = jax.tree.map(jnp.zeros_like, found)._replace(length=jnp.full(100, NO_GAME))
-    kept = Kept(None, nothing_found(config), jax.jit(insert)(best, nothing, targets))
-    keys = jax.random.split(jax.random.key(0), 100)
-    kept = jax.jit(lambda best: walk_by_flips(config, keys, best, kept))(best)
-    assert kept.found.moves[0] > config.max_moves
-    assert kept.found.moves[1] == found.length.min()
-    np.testing.assert_array_equal(total(config, kept.found.actions[1]), total(config, actions))
-    assert (kept.best.length[1] != NO_GAME).all()
-
-
-def as_moves(config: Config, target: np.ndarray) -> np.ndarray:
-    """The schoolbook's products of a matrix product, one for each entry: (R, 3, S)."""
-    places = np.argwhere(target)
-    actions = np.zeros((config.max_moves, 3, config.side), np.int8)
-    actions[: len(places)] = np.eye(config.side, dtype=np.int8)[places]
-    return actions
-
-
-def describe_game(config: Config, actions: np.ndarray, length: int) -> SolvedGame:
-    """A batch of one solved game, played in the canonical basis."""
-    own = config.bases.identity()
-    give = jax.jit(lambda x: describe(config, x, own, jnp.int32(length), jnp.bool_(True)))
-    return jax.tree.map(lambda x: x[None], give(actions))
-
-
 def total(config: Config, actions: np.ndarray) -> np.ndarray:
     """The sum of the products of actions (N, 3, S), by NumPy."""
     total = np.einsum("ri,rj,rk->ijk", *actions.astype(int).transpose(1, 0, 2))
@@ -410,10 +299,3 @@ def test_shares_that_cannot_be_are_refused(fields, says):
     learner = dataclasses.replace(config.learner, **fields)
     with pytest.raises(ValueError, match=says):
         dataclasses.replace(config, learner=learner).validate()
-
-
-def test_games_do_not_go_on_from_games_that_are_not_kept():
-    config = Config(selfplay=SelfPlayConfig(continued_share=0.5), devices=1)
-    says = r"selfplay.continued_share is 0.5, but learner.best_games_share is 0"
-    with pytest.raises(ValueError, match=says):
-        config.validate()

@@ -29,6 +29,7 @@ METRICS = {
     "evaluations",
     "return",
     "continued",
+    "rewritten",
     "root_entropy",
     "tree_depth",
     "gradient_norm",
@@ -300,6 +301,14 @@ def test_agents_are_the_runs_of_their_seeds(trainer, tmp_path, pytestconfig):
 
 def make_shapes(config: Config):
     return jax.eval_shape(make_init(config, make_mesh(config)), config.seed)
+
+
+@pytest.mark.parametrize("history", [0, 2])
+def test_no_array_of_the_state_is_empty(tiny, history):
+    """Sharded ones crash the compiler of jax 0.11, on any number of devices above one."""
+    game = dataclasses.replace(tiny.game, history=history)
+    state = make_shapes(dataclasses.replace(tiny, game=game))
+    assert all(x.size for x in jax.tree.leaves(state))
 
 
 # The optimizer -----------------------------------------------------------------------------------

@@ -1,0 +1,195 @@
+"""Chains: what places go on from, and where they go."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tensorgame.symmetries import change_basis
+from training.best_games import NO_GAME, SolvedGame, describe, insert, no_games
+from training.chains import follow, no_chains, sample_opening, walk_on
+from training.config import Config, GameConfig, LearnerConfig, SelfPlayConfig
+from training.selfplay import Kept, new_episode, nothing_found, walk_by_flips
+
+
+def configured(ring: str, **fields) -> Config:
+    game = GameConfig(targets=("matmul:1,1,2", "matmul:2,2,2"), ring=ring, history=2, **fields)
+    learner = LearnerConfig(best_games_share=0.5, best_games=4)
+    return Config(game=game, learner=learner, devices=1)
+
+
+def schoolbook(config: Config) -> np.ndarray:
+    """The schoolbook's products of the last target, one for each entry: (R, 3, S)."""
+    places = np.argwhere(config.targets[-1].padded(config.side))
+    actions = np.zeros((config.max_moves, 3, config.side), np.int8)
+    actions[: len(places)] = np.eye(config.side, dtype=np.int8)[places]
+    return actions
+
+
+def known(config: Config, length: int) -> SolvedGame:
+    """A buffer with the schoolbook of the last target, which has so many products."""
+    own, count = config.bases.identity(), len(config.targets)
+    give = jax.jit(lambda x: describe(config, x, own, jnp.int32(length), jnp.bool_(True)))
+    game = jax.tree.map(lambda x: x[None], give(schoolbook(config)))
+    return jax.jit(insert)(no_games(config, 4), game, jnp.full(1, count - 1))
+
+
+def total(config: Config, actions: np.ndarray) -> np.ndarray:
+    """The sum of the products of actions (N, 3, S), by NumPy."""
+    total = np.einsum("ri,rj,rk->ijk", *actions.astype(int).transpose(1, 0, 2))
+    return total % config.ring.modulus if config.ring.modulus else total
+
+
+def a_game(length: int, print_: int) -> SolvedGame:
+    """A game of no moves that says it has so many."""
+    moves = jnp.full((2, 3, 1), print_, jnp.int8)
+    return SolvedGame(jnp.int32(length), jnp.array([print_, 0, 0], jnp.uint32), moves, moves)
+
+
+def followed(before: int, shortest: int, after: int, *, is_step: bool, same: bool = False) -> float:
+    """How often a place with a game of a length follows one of another length."""
+    of_two = jax.tree.map(lambda *x: jnp.stack(x), a_game(NO_GAME, 9), a_game(before, 1))
+    best = jax.tree.map(lambda x: x[:, None], of_two)
+    best = best._replace(length=jnp.array([[NO_GAME], [shortest]]))
+    game = a_game(after, 1 if same else 2)
+    go = jax.jit(
+        jax.vmap(lambda key: follow(best, of_two, key, game, jnp.int32(1), jnp.bool_(is_step)))
+    )
+    chains, moved = go(jax.random.split(jax.random.key(0), 1000))
+    assert (chains.length[:, 0] == NO_GAME).all()
+    np.testing.assert_array_equal(chains.length[:, 1], jnp.where(moved, after, before))
+    np.testing.assert_array_equal(chains.factors[:, 1].max(axis=(1, 2, 3)) == 2, moved)
+    return moved.mean().item()
+
+
+def test_a_place_follows_games_that_are_not_longer():
+    assert followed(8, 7, 7, is_step=True) == 1
+    assert followed(8, 7, 8, is_step=True) == 1
+    assert followed(8, 7, 8, is_step=True, same=True) == 0
+    assert followed(8, 7, 9, is_step=True) == 0, "it is longer than the shortest already"
+    assert followed(8, 8, NO_GAME, is_step=True) == 0
+    assert followed(NO_GAME, NO_GAME, NO_GAME, is_step=False) == 0
+
+
+def test_a_place_with_a_shortest_game_sometimes_follows_one_that_is_one_longer():
+    assert 0.08 < followed(8, 8, 9, is_step=True) < 0.18
+    assert followed(8, 8, 10, is_step=True) == 0
+
+
+def test_games_from_the_start_are_followed_only_if_they_are_shorter():
+    assert followed(8, 7, 7, is_step=False) == 1
+    assert followed(8, 8, 8, is_step=False) == 0
+    assert followed(8, 8, 9, is_step=False) == 0
+    assert followed(NO_GAME, 8, 9, is_step=False) == 1
+
+
+@pytest.mark.parametrize(("length", "low", "high"), [(7, 0.0, 0.0), (9, 0.01, 0.06)])
+def test_places_go_on_from_their_own_game_and_now_and_then_from_a_shorter_one(length, low, high):
+    config = Config(
+        game=GameConfig(ring="z2", canonical_probability=1.0),
+        learner=LearnerConfig(best_games_share=0.5, best_games=4),
+        devices=1,
+    )
+    best = known(config, 8)
+    own = jax.tree.map(lambda x: x[:, 0], best)._replace(length=jnp.full(1, length))
+    draw = jax.jit(jax.vmap(lambda key: sample_opening(config, best, own, key)))
+    openings, possible = draw(jax.random.split(jax.random.key(0), 2000))
+    assert possible.all()
+    assert low <= (openings.length == 8).mean() <= high
+
+
+@pytest.mark.parametrize("ring", ["z", "z2"])
+def test_games_go_on_from_the_middle_of_the_best_ones(ring):
+    config = configured(ring, target_weights=(1.0, 3.0), coefficients=(-2, -1, 0, 1, 2))
+    selfplay = dataclasses.replace(config.selfplay, continued_share=0.5)
+    config = dataclasses.replace(config, selfplay=selfplay)
+    best, chains = known(config, 8), no_chains(config)
+    begin = jax.jit(jax.vmap(lambda key, best: new_episode(config, key, best, chains), (0, None)))
+    keys = jax.random.split(jax.random.key(0), 300)
+    assert not begin(keys, no_games(config, 4)).is_continued.any()
+    episodes = jax.device_get(begin(keys, best))
+    is_continued = episodes.is_continued
+    assert not is_continued[episodes.target == 0].any(), "the first target has no games"
+    share = is_continued[episodes.target == 1].mean()
+    assert share > 0.4 if ring == "z2" else share > 0.1
+    assert set(episodes.state.moves[is_continued]) == set(range(7)), "two moves are left at least"
+    short = dataclasses.replace(config, selfplay=dataclasses.replace(selfplay, continued_moves=3))
+    begin = jax.jit(jax.vmap(lambda key: new_episode(short, key, best, chains)))
+    others = jax.device_get(begin(keys))
+    assert set(others.state.moves[others.is_continued]) == {5, 6}
+
+    target = jnp.asarray(config.targets[1].padded(config.side))
+    starts = jax.vmap(change_basis, (None, 0, None))(target, episodes.basis, config.ring)
+    space = config.action_space
+    for i in np.flatnonzero(is_continued):
+        record, state = jax.tree.map(lambda x, i=i: x[i], (episodes.played, episodes.state))
+        count = record.length
+        np.testing.assert_array_equal(record.start, starts[i])
+        left = config.ring.reduce(starts[i] - total(config, record.actions))
+        np.testing.assert_array_equal(state.residual, left)
+        assert state.moves == count
+        assert record.actions[:count].any(axis=2).all()
+        assert not record.actions[count:].any()
+        first = space.decode(jnp.asarray(record.tokens[:count, 0], jnp.int32))
+        np.testing.assert_array_equal(first, record.actions[:count])
+        assert record.weights[:count, 0].all()
+        assert record.weights.sum() == count
+    assert not episodes.state.moves[~is_continued].any()
+
+
+def test_what_is_left_of_a_best_game_to_play_again_are_products_that_share_factors():
+    game = GameConfig(targets=("matmul:2,2,3",), ring="z2")
+    learner = LearnerConfig(best_games_share=0.5, best_games=4)
+    config = Config(game=game, learner=learner, devices=1)
+    best, chains = known(config, 12), no_chains(config)
+    draw = jax.jit(jax.vmap(lambda key: sample_opening(config, best, chains, key)))
+    openings, possible = jax.device_get(draw(jax.random.split(jax.random.key(0), 2000)))
+    assert possible.all()
+    assert (np.bincount(openings.moves, minlength=11) > 100).all()
+    assert openings.moves.max() == 10, "one move left is the move that was made"
+    is_block = []
+    for actions, moves in zip(openings.actions, openings.moves, strict=True):
+        assert actions[:12].any(axis=2).all()
+        left = actions[moves:12]
+        if len(left) == 8:
+            # 2 x 2 matrices have eight products of four factors of each kind.
+            kinds = [len(np.unique(left[:, mode], axis=0)) for mode in range(3)]
+            is_block.append(kinds == [4, 4, 4])
+    assert np.mean(is_block) > 0.4, "in a random order it is 3 in 495"
+
+
+@pytest.mark.parametrize("ring", ["z", "z2"])
+def test_walks_from_the_best_games_solve_the_target_too(ring):
+    config = configured(ring, target_weights=(1.0, 3.0))
+    config = dataclasses.replace(config, learner=dataclasses.replace(config.learner, flips=20))
+    actions = schoolbook(config)
+    best, nothing = known(config, 8), no_chains(config)
+    step = jax.jit(jax.vmap(lambda key: walk_on(config, best, nothing, key)))
+    targets, found = jax.device_get(step(jax.random.split(jax.random.key(0), 100)))
+    is_game = found.length != NO_GAME
+    np.testing.assert_array_equal(is_game, targets == 1)
+    assert (found.length[is_game] <= 8).all()
+    assert len(np.unique(found.prints[is_game, :2], axis=0)) > 10
+    for factors in found.factors[is_game]:
+        np.testing.assert_array_equal(total(config, factors), total(config, actions))
+
+    everywhere = jax.tree.map(lambda x: jnp.broadcast_to(x, (100, *x.shape)), nothing)
+    kept = Kept(None, nothing_found(config), best, everywhere)
+    keys = jax.random.split(jax.random.key(0), 100)
+    kept = jax.jit(lambda best: walk_by_flips(config, keys, best, kept))(best)
+    assert kept.found.moves[0] > config.max_moves
+    np.testing.assert_array_equal(total(config, kept.found.actions[1]), total(config, actions))
+    assert (kept.best.length[1] != NO_GAME).all()
+    lengths = kept.chains.length
+    assert (lengths[:, 0] == NO_GAME).all()
+    assert kept.found.moves[1] == lengths[:, 1].min() <= 8
+    assert 0.65 < (lengths[:, 1] != NO_GAME).mean() < 0.85, "each place walks for one target"
+
+
+def test_games_do_not_go_on_from_games_that_are_not_kept():
+    config = Config(selfplay=SelfPlayConfig(continued_share=0.5), devices=1)
+    says = r"selfplay.continued_share is 0.5, but learner.best_games_share is 0"
+    with pytest.raises(ValueError, match=says):
+        config.validate()
