@@ -1,9 +1,9 @@
-"""python train.py --config tpu_configs/h200_1_ladder.py --game.targets matmul:2,2,4 --num-seeds 3
+"""python train.py --config tpu_configs/h200_1_ladder.py --game.targets matmul:2,2,4
 
 Hardware: one NVIDIA H200 (141 GB).
-Expected time: 7 minutes, 90 s of them to compile.
-Result: the small rungs of the ladder, one target at a time. 14 products for two of three seeds,
-after 200 and 336 s; other targets are in docs/discovery.md.
+Expected time: 3 to 6 minutes, 80 s of them to compile.
+Result: the rungs of the ladder, one target at a time. 14 products for 2,2,4, 18 for 2,2,5, 16 for
+2,3,3 and 24 for 3,3,3, in settings close to this one; docs/discovery.md tells which.
 """
 
 from networks.network import NetworkConfig

@@ -17,8 +17,6 @@ import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
@@ -100,7 +98,7 @@ class Checkpoints:
             return
         # The counters are written in the background, while the host goes on counting.
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(_filled(state)), counters=ocp.args.JsonSave(dict(counters))
+            state=ocp.args.StandardSave(state), counters=ocp.args.JsonSave(dict(counters))
         )
         self.wait()
         self._saving = step
@@ -128,7 +126,7 @@ class Checkpoints:
             ConfigError: there are checkpoints, but none can be read.
         """
         items = ocp.args.Composite(
-            state=ocp.args.StandardRestore(_filled(state_like)), counters=ocp.args.JsonRestore()
+            state=ocp.args.StandardRestore(state_like), counters=ocp.args.JsonRestore()
         )
         damaged = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
@@ -139,7 +137,7 @@ class Checkpoints:
                 continue
             for bad, reason in damaged.items():
                 self._put_aside(bad, reason)
-            return Checkpoint(step, _refilled(restored.state, state_like), restored.counters)
+            return Checkpoint(step, restored.state, restored.counters)
         if damaged:
             raise ConfigError(
                 f"no checkpoint in {self.folder} can be read ({damaged[max(damaged)]}); remove "
@@ -223,19 +221,3 @@ def _first_line(error: BaseException) -> str:
     line, _, _ = str(error).partition("\n")
     # Orbax names files several times before it comes to what is wrong.
     return line[:600]
-
-
-def _filled(state: object) -> object:
-    """``state`` without arrays of size zero, such as an empty history: Orbax refuses them."""
-    return jax.tree.map(lambda x: x if x.size else None, state)
-
-
-def _refilled(state: object, state_like: object) -> object:
-    """``state`` with the arrays of size zero that ``_filled`` has taken out."""
-    return jax.tree.map(
-        lambda like, saved: (
-            saved if like.size else jax.device_put(jnp.zeros(like.shape, like.dtype), like.sharding)
-        ),
-        state_like,
-        state,
-    )

@@ -109,7 +109,7 @@ def _specs(config: Config) -> TrainState:
 
 
 def _shardings(mesh: Mesh | AbstractMesh, specs: TrainState) -> TrainState:
-    """Shardings of the state. Left to the compiler, arrays of size zero come out replicated."""
+    """How the state lies on the devices of the mesh."""
     return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
 
 
