@@ -125,7 +125,7 @@ def sample_opening(
     length = jnp.where(exists, game.length, 1)
     most = jnp.minimum(length, config.selfplay.continued_moves or len(actions))
     left = jax.random.randint(move_key, (), jnp.minimum(2, most), most + 1)
-    order = _related_last(order_key, actions, config.ring)
+    order = related_last(order_key, actions, config.ring)
     actions = jnp.roll(actions[order], length, axis=0)
     return Opening(target, basis, actions, length - left, length), exists & fits
 
@@ -166,7 +166,7 @@ def _game_of(
     return jax.tree.map(lambda x, y: jnp.where(moves, y, x), own, other)
 
 
-def _related_last(
+def related_last(
     key: Key[Array, ""], actions: Int8[Array, "R 3 S"], ring: Ring
 ) -> Int32[Array, "R"]:
     """An order of the actions in which the last share their factors; rows of zeros come first.

@@ -1,0 +1,95 @@
+"""How many moves chains of continued games need if their ends are played at random but well.
+
+    python benchmarks/chains.py --targets matmul:2,3,3 matmul:3,3,3 --seeds 0 1 2
+
+Chains begin at the schoolbook, modulo 2. In each round some moves of each are taken back as in play
+(`training.chains`), and random flips among these alone, which may shorten them, stand for an agent
+that plays them again. A chain that is longer than the shortest goes on from one of the shortest now
+and then. This is no agent: it says what one that sees short ends would reach. One JSON line a
+target and seed, with the moves of all chains together until each rank is there.
+"""
+
+import argparse
+import pathlib
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from reporting import origin, report
+
+from tensorgame import targets
+from tensorgame.flips import walk
+from tensorgame.rings import Z2
+from training.chains import related_last
+
+# Of the chains that are longer than the shortest, those that go on from one of these, in a round.
+_MIGRATION = 1 / 16
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--targets", nargs="+", default=["matmul:2,3,3"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--chains", type=int, default=256, help="chains (256)")
+    parser.add_argument("--left", type=int, default=8, help="most moves taken back, 2 or more (8)")
+    parser.add_argument("--flips", type=int, default=30, help="flips that play them again (30)")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of a target and seed (60)")
+    parser.add_argument("--output", type=pathlib.Path, help="file that the lines are appended to")
+    options = parser.parse_args()
+    for name in options.targets:
+        for seed in options.seeds:
+            moves = _simulate(targets.parse(name), seed, options)
+            line = {"target": name, "seed": seed, "moves_to_rank": moves}
+            settings = {key: getattr(options, key) for key in ("chains", "left", "flips")}
+            report({**line, **settings, **origin(None)}, options.output)
+
+
+def _simulate(target: targets.Target, seed: int, options: argparse.Namespace) -> dict[int, int]:
+    """The moves that all chains had made when the first of them came to each rank."""
+    cube = target.padded(target.side)
+    schoolbook = np.eye(target.side, dtype=np.int8)[np.argwhere(cube)]
+    factors = jnp.broadcast_to(jnp.asarray(schoolbook), (options.chains, *schoolbook.shape))
+    wanted = target.known(Z2.name).rank
+
+    @jax.jit
+    def play(key: jax.Array, factors: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return jax.vmap(lambda key, chain: _play(key, chain, options))(
+            jax.random.split(key, options.chains), factors
+        )
+
+    reached: dict[int, int] = {}
+    moves, ends = 0, time.monotonic() + options.seconds
+    random = np.random.default_rng(seed)
+    while min(reached, default=wanted + 1) > wanted and time.monotonic() < ends:
+        factors, left = play(jax.random.key(random.integers(2**32)), factors)
+        moves += int(left.sum())
+        lengths = np.asarray((factors != 0).any(axis=(2, 3)).sum(axis=1))
+        shortest = lengths.min()
+        reached.setdefault(int(shortest), moves)
+        goes = (lengths > shortest) & (random.random(options.chains) < _MIGRATION)
+        others = random.choice(np.flatnonzero(lengths == shortest), options.chains)
+        factors = factors[np.where(goes, others, np.arange(options.chains))]
+    return reached
+
+
+def _play(
+    key: jax.Array, factors: jax.Array, options: argparse.Namespace
+) -> tuple[jax.Array, jax.Array]:
+    """Takes back some moves of ONE chain and plays them again: the chain, and their number."""
+    left_key, order_key, walk_key = jax.random.split(key, 3)
+    size = len(factors)
+    left = jax.random.randint(left_key, (), 2, options.left + 1)
+    is_left = (jnp.arange(size) >= size - left)[:, None, None]
+    ordered = factors[related_last(order_key, factors, Z2)]
+    again, _ = walk(walk_key, jnp.where(is_left, ordered, 0), Z2, options.flips)
+    # Those that were played again come first.
+    again = jnp.where(is_left, jnp.roll(again, size - left, axis=0), 0)
+    return jnp.where(is_left, again, ordered), left
+
+
+if __name__ == "__main__":
+    main()
