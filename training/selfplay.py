@@ -12,7 +12,7 @@ from search.tree import SearchResult
 from tensorgame.factors import outer_sum
 from tensorgame.game import State
 from tensorgame.symmetries import Basis, change_basis, to_canonical
-from training.best_games import SolvedGame, describe, insert
+from training.best_games import SolvedGame, describe, draw_target, insert
 from training.chains import Opening, follow, sample_opening, walk_on
 from training.config import Config
 from training.replay import PlayedGame, Replay, keep
@@ -119,8 +119,7 @@ def _from_the_start(config: Config, key: Key[Array, ""]) -> Episode:
     target_key, basis_key = jax.random.split(key)
     tensors = np.stack([target.padded(space.side) for target in config.targets])
     shapes = np.array([target.shape for target in config.targets], np.int32)
-    index = jax.random.choice(target_key, len(tensors), p=jnp.asarray(config.target_shares))
-    index = index.astype(jnp.int32)
+    index = draw_target(config, target_key)
     target = jnp.asarray(tensors, jnp.int32)[index]
     basis = config.bases(basis_key, jnp.asarray(shapes)[index])
     fits = jnp.abs(change_basis(target, basis, ring)).max() <= rules.largest_start
