@@ -4,8 +4,8 @@
 
 Weak scaling gives every device as many games and positions as the setting has; strong scaling
 divides those of the setting. One JSON line a setting, mode and number of devices, as soon as it is
-there. Nothing is compiled beside anything else: kernels are chosen by timing them, and programs for
-several GPUs that were compiled side by side ended the process. After the strong runs the parameters
+there. On GPUs some steps are traced: how long the kernels of all-reduces take in a step, less how
+long they take alone, is time that a device waits for others. After the strong runs the parameters
 are compared: on any number of devices they have to be the same but for the rounding of sums, until
 that makes one move fall out differently, when games part. On a CPU devices can be pretended, to see
 that the program is right, not fast:
@@ -21,6 +21,7 @@ import pathlib
 import re
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -30,14 +31,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from reporting import origin, report
-from throughput import SETTINGS
+from throughput import PARTS, SETTINGS
 
 from training.config import Config
 from training.mesh import AXIS, make_mesh
 from training.step import TrainState, make_init, make_step
 
 _COLLECTIVE = re.compile(r" (all-reduce|all-gather|reduce-scatter|all-to-all)(?:-start)?\(")
+# Names of a GPU's kernels: NCCL's and XLA's own.
+_ALL_REDUCE = re.compile("all.?reduce", re.IGNORECASE)
 _MODES = ("weak", "strong")
+# Steps that are traced.
+_TRACED = 2
 # A difference that the order of sums explains.
 _TOLERANCE = 1e-3
 
@@ -60,7 +65,7 @@ def main() -> int:
             first: dict[str, object] = {}
             reference = None
             for count in options.devices:
-                config = _config(SETTINGS[name], mode, count)
+                config = _config(name, mode, count, options.simulations)
                 if config not in programs:
                     programs[config] = _program(config)
                 program = programs[config]
@@ -91,21 +96,27 @@ def _parse() -> argparse.Namespace:
         "--modes", nargs="+", choices=_MODES, default=list(_MODES), help="both by default"
     )
     parser.add_argument("--steps", type=int, default=20, help="whose time counts (20)")
+    parser.add_argument("--simulations", type=int, help="of each move; the setting's")
     parser.add_argument("--output", type=pathlib.Path, help="file that the lines are appended to")
     parser.add_argument("--commit", help="name of this version, where there is no git checkout")
     return parser.parse_args()
 
 
-def _config(config: Config, mode: str, devices: int) -> Config:
+def _config(name: str, mode: str, devices: int, simulations: int | None) -> Config:
     """The setting on so many devices, playing from its first step."""
     times = devices if mode == "weak" else 1
-    learner, selfplay = config.learner, config.selfplay
+    config = SETTINGS[name]
+    learner, search, selfplay = config.learner, config.search, config.selfplay
+    if simulations:
+        search = dataclasses.replace(search, num_simulations=simulations)
     config = dataclasses.replace(
         config,
         devices=devices,
+        search=search,
         learner=dataclasses.replace(
             learner,
             demonstration_steps=0,
+            microbatches=PARTS.get(name, 1),
             replay_batch=learner.replay_batch * times,
             demonstration_batch=learner.demonstration_batch * times,
         ),
@@ -140,6 +151,7 @@ def _measure(
         if keep:
             params.append(jax.device_get(state.params))
     seconds = statistics.median(times)
+    state, reducing = _reducing_seconds(step, state)
     moves = config.selfplay.num_games * config.selfplay.moves_per_step
     learner = config.learner
     positions = learner.updates_per_step * (learner.replay_batch + learner.demonstration_batch)
@@ -154,9 +166,36 @@ def _measure(
         "evaluations_per_second": round(moves * (config.search.num_simulations + 1) / seconds),
         "learner_positions_per_second": round(positions / seconds),
         "exchange_share": round(exchange / seconds, 5),
+        "waiting_share": reducing and round(max(0.0, reducing - exchange) / seconds, 5),
         "collectives": dict(collectives),
     }
     return measured, params
+
+
+def _reducing_seconds(
+    step: jax.stages.Compiled, state: TrainState
+) -> tuple[TrainState, float | None]:
+    """The state after some steps, and the mean time a GPU's all-reduces took in one.
+
+    None where there were none, or no GPUs.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            for _ in range(_TRACED):
+                state, output = step(state)
+            jax.block_until_ready(output)
+        (path,) = pathlib.Path(folder).rglob("*.xplane.pb")
+        planes = jax.profiler.ProfileData.from_file(str(path)).planes
+        devices = [plane for plane in planes if plane.name.startswith("/device:GPU")]
+        nanoseconds = [
+            event.duration_ns
+            for plane in devices
+            for line in plane.lines
+            if line.name.startswith("Stream")
+            for event in line.events
+            if _ALL_REDUCE.search(event.name)
+        ]
+    return state, sum(nanoseconds) / 1e9 / len(devices) / _TRACED if nanoseconds else None
 
 
 def _exchange_seconds(mesh: Mesh, state: TrainState) -> float:

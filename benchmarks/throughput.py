@@ -95,7 +95,8 @@ SETTINGS: dict[str, Config] = {
         selfplay=SelfPlayConfig(num_games=16, moves_per_step=1, kept_games=1),
     ),
 }
-_PARTS = {"paper": 32}
+# Parts that the batch of a setting is differentiated in, to fit into memory.
+PARTS = {"paper": 32}
 
 
 def main() -> None:
@@ -133,7 +134,7 @@ def _parse() -> argparse.Namespace:
 def _config(name: str, options: argparse.Namespace) -> Config:
     config = SETTINGS[name]
     changes = {
-        "learner": {"demonstration_steps": _PLAYS, "microbatches": _PARTS.get(name, 1)},
+        "learner": {"demonstration_steps": _PLAYS, "microbatches": PARTS.get(name, 1)},
         "selfplay": {"num_games": options.games} if options.games else {},
         "search": {"num_simulations": options.simulations} if options.simulations else {},
     }
