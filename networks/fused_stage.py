@@ -22,9 +22,15 @@ from jaxtyping import Array, Float, Int32
 from networks.attention import BlockConfig, FromHeads, ToHeads, attend_in_pairs, generation
 from networks.fused_attention import SMALLEST_TILE, Tile, power
 
-_MOST_TOKENS = 64
-# A tile of twice as many, 128 rows of float32, takes half the registers of a multiprocessor and
-# leaves too few for the rest.
+# A tile holds the tokens of as many whole lines as fit into so many rows. Each row gets a score for
+# each, and those of other lines are made for nothing. A program has one tile and four warps, which
+# multiply its rows; with more of either fewer programs fit into a multiprocessor to wait together,
+# and it was slower.
+_ROWS = 64
+_WARPS = 4
+# Loads of weights that are under way or in use.
+_STAGES = 2
+# Of twice as many, the cells alone take half of a program's registers.
 _MOST_FEATURES = 128
 # Entries of a matrix to a head. A program holds eight of them at a time in its shared memory.
 _LARGEST_MATRIX = 128 * 64
@@ -34,30 +40,6 @@ _HIDDEN = 64
 # Of `ToHeads` and of `FromHeads`.
 _Params = tuple[dict, dict]
 _Grids = tuple[Float[Array, "*B S S C"], Float[Array, "*B S S C"]]
-
-
-class _Tiling(NamedTuple):
-    """How a stage is divided into programs.
-
-    Attributes:
-        rows: of a tile, which holds the tokens of as many whole lines as fit. Each row gets a score
-            for each, and those of other lines are made for nothing.
-        tiles: of a program. They share what it reads of the weights, all of them in every program.
-        warps: of a program. Four multiply 64 rows at a time.
-        stages: loads of weights that are under way or in use.
-    """
-
-    rows: int
-    tiles: int
-    warps: int
-    stages: int
-
-
-def _tiling(width: int) -> _Tiling:
-    """The tiling for C features: one for which the registers of a thread suffice."""
-    if width <= 64:
-        return _Tiling(rows=64, tiles=2, warps=4, stages=2)
-    return _Tiling(rows=128, tiles=1, warps=8, stages=2)
 
 
 def is_fused(block: BlockConfig, *grids: Float[Array, "S S C"]) -> bool:
@@ -72,7 +54,7 @@ def is_fused(block: BlockConfig, *grids: Float[Array, "S S C"]) -> bool:
         and all(size >= SMALLEST_TILE and size == power(size) for size in sizes)
         and width <= _MOST_FEATURES
         and width * block.head_dim <= _LARGEST_MATRIX
-        and 2 * side <= _MOST_TOKENS
+        and 2 * side <= _ROWS
         and generation() == 9
     )
 
@@ -178,7 +160,6 @@ mlir.register_lowering(_stage, mlir.lower_fun(_run))
 
 def _call(block: BlockConfig, interpret: bool, params: _Params, grids: _Grids) -> _Grids:
     games, side, _, width = grids[0].shape
-    tiling = _tiling(width)
     to_heads, from_heads = jax.tree.map(
         lambda x: x.astype(block.dtype) if x.ndim > 1 else x, params
     )
@@ -186,10 +167,10 @@ def _call(block: BlockConfig, interpret: bool, params: _Params, grids: _Grids) -
     kernel = to_heads["DenseGeneral_0"]["kernel"].transpose(1, 2, 0, 3)
     cells = tuple(x.reshape(-1, width) for x in grids)
     found = pl.pallas_call(
-        functools.partial(_kernel, side=side, tiling=tiling),
+        functools.partial(_kernel, side=side),
         out_shape=tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in cells),
-        grid=(pl.cdiv(games * side, tiling.tiles * (tiling.rows // (2 * side))),),
-        compiler_params=triton.CompilerParams(num_warps=tiling.warps, num_stages=tiling.stages),
+        grid=(pl.cdiv(games * side, _ROWS // (2 * side)),),
+        compiler_params=triton.CompilerParams(num_warps=_WARPS, num_stages=_STAGES),
         cost_estimate=_costs(block, [*jax.tree.leaves(params), *grids]),
         interpret=interpret,
     )(*cells, to_heads["LayerNorm_0"], kernel, from_heads)
@@ -211,10 +192,8 @@ def _costs(block: BlockConfig, operands: list[jax.Array]) -> pl.CostEstimate:
     )
 
 
-def _kernel(
-    first, second, norm: dict, kernel, from_heads: dict, *outputs, side: int, tiling: _Tiling
-) -> None:
-    """A stage of some lines.
+def _kernel(first, second, norm: dict, kernel, from_heads: dict, *outputs, side: int) -> None:
+    """A stage of the lines of one tile.
 
     Matrices are bfloat16 and read a head or `_HIDDEN` units at a time. Vectors, sums and the cells
     between the products are float32.
@@ -227,36 +206,27 @@ def _kernel(
         from_heads: to the parameters of `FromHeads`.
         outputs: to both grids after the stage.
         side: S.
-        tiling: how many lines these are.
     """
-    number = pl.program_id(0) * tiling.tiles
-    lines = [_Lines.at(number + i, tiling.rows, side, first.shape[0]) for i in range(tiling.tiles)]
-    cells = [own.load(first, second) for own in lines]
+    lines = _Lines.at(pl.program_id(0), side, first.shape[0])
+    cells = lines.load(first, second)
     dtype, size = first.dtype, kernel.shape[-1]
     projection, up, down = (from_heads[x] for x in ("DenseGeneral_0", "Dense_0", "Dense_1"))
 
-    def attend(own: _Lines, normed, to_query, to_key, to_value):
-        query, key, value = (
-            triton.dot(normed, x).astype(dtype) for x in (to_query, to_key, to_value)
-        )
+    def attend(normed, head):
+        query, key, value = (triton.dot(normed, kernel[i, head]).astype(dtype) for i in range(3))
         scores = triton.dot(query, key, trans_b=True)
         # Rows without a token make a line of their own: with no score at all they would get NaNs.
-        scores = jnp.where(own.line[:, None] == own.line[None], scores, -jnp.inf)
+        scores = jnp.where(lines.line[:, None] == lines.line[None], scores, -jnp.inf)
         scores -= scores.max(axis=1)[:, None]
         weights = jnp.exp2(scores * (size**-0.5 * math.log2(math.e)))
         mixed = triton.dot(weights.astype(dtype), value) / weights.sum(axis=1)[:, None]
         return mixed.astype(dtype)
 
     def add_head(head, cells):
-        maps = [kernel[i, head] for i in range(3)]
-        back = projection["kernel"][head]
-        return [
-            x + triton.dot(attend(*each, *maps), back)
-            for x, *each in zip(cells, lines, normed, strict=True)
-        ]
+        return cells + triton.dot(attend(normed, head), projection["kernel"][head])
 
-    normed = [_layer_norm(x, norm).astype(dtype) for x in cells]
-    cells = [x + projection["bias"][:] for x in cells]
+    normed = _layer_norm(cells, norm).astype(dtype)
+    cells += projection["bias"][:]
     cells = jax.lax.fori_loop(0, kernel.shape[1], add_head, cells)
 
     units = up["bias"].shape[0]
@@ -265,21 +235,16 @@ def _kernel(
 
     def add_units(step, cells):
         part = pl.ds(step * tile, tile)
-        rise, bias, fall = up["kernel"][:, part], up["bias"][part], down["kernel"][part, :]
-        return [
-            x + triton.dot(_gelu(triton.dot(y, rise) + bias).astype(dtype), fall)
-            for x, y in zip(cells, normed, strict=True)
-        ]
+        hidden = triton.dot(normed, up["kernel"][:, part]) + up["bias"][part]
+        return cells + triton.dot(_gelu(hidden).astype(dtype), down["kernel"][part, :])
 
-    normed = [_layer_norm(x, from_heads["LayerNorm_0"]).astype(dtype) for x in cells]
-    cells = [x + down["bias"][:] for x in cells]
-    cells = jax.lax.fori_loop(0, units // tile, add_units, cells)
-    for own, x in zip(lines, cells, strict=True):
-        own.store(x, *outputs)
+    normed = _layer_norm(cells, from_heads["LayerNorm_0"]).astype(dtype)
+    cells += down["bias"][:]
+    lines.store(jax.lax.fori_loop(0, units // tile, add_units, cells), *outputs)
 
 
 class _Lines(NamedTuple):
-    """The tokens of as many lines as fit into the rows of a tile, one line after the other.
+    """The tokens of the lines of a tile, one line after the other.
 
     Attributes:
         line: which line of the tile a row belongs to, (rows,).
@@ -291,9 +256,9 @@ class _Lines(NamedTuple):
     tiles: tuple[Tile, Tile]
 
     @classmethod
-    def at(cls, number: jax.Array, rows: int, side: int, cells: int) -> "_Lines":
-        """The tile of a number, of ``rows`` rows; the games have so many cells in a grid."""
-        row, count = jax.lax.iota(jnp.int32, rows), rows // (2 * side)
+    def at(cls, number: jax.Array, side: int, cells: int) -> "_Lines":
+        """The tile of a number; the games have so many cells in a grid."""
+        row, count = jax.lax.iota(jnp.int32, _ROWS), _ROWS // (2 * side)
         line, token = _divide(row, 2 * side)
         game, of_game = _divide(number * count + line, side)
         begin = game * side**2
