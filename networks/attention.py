@@ -7,6 +7,7 @@ head keeps keys and values between them, so the block is not one module.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -94,20 +95,40 @@ def attend_across(grids: Float[Array, "2 S S 3 heads d"]) -> Float[Array, "2 S S
     return jnp.stack([first, second.swapaxes(0, 1)])
 
 
+def attend_in_pairs(
+    to_heads: Callable[[jax.Array], jax.Array],
+    from_heads: Callable[[jax.Array, jax.Array], jax.Array],
+    grids: tuple[Float[Array, "S S C"], Float[Array, "S S C"]],
+) -> tuple[Float[Array, "S S C"], Float[Array, "S S C"]]:
+    """A stage of attentive modes: a block over each row of one grid and that column of the other.
+
+    Args:
+        to_heads: a `ToHeads` of queries, keys and values, or what applies its parameters.
+        from_heads: likewise a `FromHeads`.
+        grids: the two, (S, S, C) each.
+    """
+    cells = jnp.stack(grids)
+    first, second = from_heads(cells, attend_across(to_heads(cells)))
+    return first, second
+
+
 def _are_few(count: int, length: int) -> bool:
     return count * length <= _FEW_SCORES.get(jax.default_backend(), 0)
 
 
 def _is_fused(count: int, queries: jax.Array) -> bool:
-    return fits(count, queries.shape[-1]) and _has_kernels()
+    return fits(count, queries.shape[-1]) and generation() >= 8
 
 
-def _has_kernels() -> bool:
-    """Whether the devices are NVIDIA's of the Ampere generation or later, which Triton needs."""
+def generation() -> int:
+    """Of NVIDIA's devices the first number of their compute capability, 9 for Hopper; otherwise 0.
+
+    Triton needs 8, that of Ampere.
+    """
     if jax.default_backend() != "gpu":
-        return False
+        return 0
     major, _, minor = jax.local_devices()[0].compute_capability.partition(".")
-    return minor.isdigit() and int(major) >= 8
+    return int(major) if minor.isdigit() else 0
 
 
 class ToHeads(nn.Module):

@@ -16,7 +16,7 @@ from jax.experimental.pallas import triton
 from jaxtyping import Array, Bool, Float, Int32
 
 # Tensor cores multiply tiles of at least this side.
-_SMALLEST_TILE = 16
+SMALLEST_TILE = 16
 _MOST_QUERIES = 128
 _MOST_KEYS = 128
 # Scores that a program holds at a time: as float32 they take a quarter of a multiprocessor's
@@ -29,7 +29,7 @@ _Sources = tuple[Float[Array, "B _ _ heads d"], ...]
 
 def fits(count: int, size: int) -> bool:
     """Whether there can be so many queries of so many features: few, and whole tiles."""
-    return count <= _MOST_QUERIES and size >= _SMALLEST_TILE and size == _power(size)
+    return count <= _MOST_QUERIES and size >= SMALLEST_TILE and size == power(size)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
@@ -106,12 +106,12 @@ def _kernel(query, key, value, out, *, side: int, rows: int, columns: int) -> No
         columns: tile of the keys.
     """
     line = pl.program_id(1)
-    asking = _Tile.at(0, rows, query, side, line)
+    asking = Tile.at(0, rows, query, side, line)
     questions = asking.load(query)
 
     def add(step, carry):
         largest, total, mixed = carry
-        asked = _Tile.at(step * columns, columns, key, side, line)
+        asked = Tile.at(step * columns, columns, key, side, line)
         values = asked.load(value)
         scores = _scores(questions, asked.load(key), asked)
         above = jnp.maximum(largest, scores.max(axis=1))
@@ -146,12 +146,12 @@ def _gradient_kernel(
         columns: tile of the keys.
     """
     line = pl.program_id(1)
-    asking = _Tile.at(0, rows, query, side, line)
+    asking = Tile.at(0, rows, query, side, line)
     questions, received = (asking.load(x) for x in (query, gradient))
 
     def load(step):
         """A tile of keys, the scores and the gradient of the weights."""
-        asked = _Tile.at(step * columns, columns, key, side, line)
+        asked = Tile.at(step * columns, columns, key, side, line)
         keys, values = (asked.load(x) for x in (key, value))
         return (
             asked,
@@ -190,7 +190,7 @@ def _gradient_kernel(
     asking.store(outputs[0], of_query, 0)
 
 
-class _Tile(NamedTuple):
+class Tile(NamedTuple):
     """Some of the tokens that attend to each other.
 
     Attributes:
@@ -234,7 +234,7 @@ class _Tile(NamedTuple):
 
 
 def _scores(
-    questions: Float[Array, "rows d"], keys: Float[Array, "columns d"], asked: _Tile
+    questions: Float[Array, "rows d"], keys: Float[Array, "columns d"], asked: Tile
 ) -> Float[Array, "rows columns"]:
     """Scores of a tile, -inf past the end of the keys."""
     scores = triton.dot(questions, keys, trans_b=True) * questions.shape[1] ** -0.5
@@ -275,11 +275,11 @@ def _of_one_head(tokens: int, size: int, *index: int) -> pl.BlockSpec:
 def _tile_sizes(sources: _Sources, side: int, scores: int) -> tuple[int, int]:
     """Queries that a program holds, all of them, and keys that it holds at a time."""
     rows, columns = (
-        max(_SMALLEST_TILE, _power(_attending(x.shape[1], side))) for x in (sources[0], sources[-1])
+        max(SMALLEST_TILE, power(_attending(x.shape[1], side))) for x in (sources[0], sources[-1])
     )
     return rows, min(columns, _MOST_KEYS, scores // rows)
 
 
-def _power(number: int) -> int:
+def power(number: int) -> int:
     """The next power of two."""
     return 1 << (number - 1).bit_length()

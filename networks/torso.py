@@ -8,7 +8,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from networks.attention import BlockConfig, FromHeads, ToHeads, attend_across
+from networks.attention import BlockConfig, FromHeads, ToHeads, attend_in_pairs
+from networks.fused_stage import fused_stage, is_fused
 
 # Axes of the input (T, U, V, W) brought to (rows, columns, missing mode, T) for each grid:
 # (U, V), (W, U) and (V, W).
@@ -36,9 +37,14 @@ class AttentiveModes(nn.Module):
         grids = list(grids)
         for stage, (first, second) in enumerate(_PAIRS):
             to_heads, from_heads = blocks[stage % count]
-            cells = jnp.stack([grids[first], grids[second]])
-            cells = from_heads(cells, attend_across(to_heads(cells)))
-            grids[first], grids[second] = cells
+            pair = grids[first], grids[second]
+            # Parameters come into being where modules are called.
+            if is_fused(self.block, *pair) and not self.is_initializing():
+                params = to_heads.variables["params"], from_heads.variables["params"]
+                pair = fused_stage(self.block, params, pair)
+            else:
+                pair = attend_in_pairs(to_heads, from_heads, pair)
+            grids[first], grids[second] = pair
         return grids
 
 

@@ -140,8 +140,8 @@ def _count_equation(equation: core.JaxprEqn, makers: dict) -> float:
         # Small attentions are written as products and sums (networks/attention.py).
         (summed,) = equation.invars
         return 2.0 * summed.aval.size if _is_product(summed, makers) else 0.0
-    if name == "pallas_call":
-        # Its program is that of one tile.
+    if "cost_estimate" in parameters:
+        # The program of a kernel is that of one tile.
         return float(parameters["cost_estimate"].flops)
     inner = [_count(sub) for sub in _inner_jaxprs(parameters)]
     if name == "while" and any(inner):

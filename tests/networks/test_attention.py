@@ -98,10 +98,10 @@ def test_what_comes_after_the_heads_acts_on_each_cell_alone():
 
 @pytest.mark.parametrize(
     ("backend", "capability", "expected"),
-    [("gpu", "9.0", True), ("gpu", "7.5", False), ("gpu", "gfx942", False), ("tpu", "", False)],
+    [("gpu", "9.0", 9), ("gpu", "12.1", 12), ("gpu", "gfx942", 0), ("tpu", "", 0)],
 )
-def test_kernels_are_for_ampere_and_later(monkeypatch, backend, capability, expected):
+def test_only_devices_of_nvidia_have_a_generation(monkeypatch, backend, capability, expected):
     device = types.SimpleNamespace(compute_capability=capability)
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     monkeypatch.setattr(jax, "local_devices", lambda: [device])
-    assert attention._has_kernels() == expected
+    assert attention.generation() == expected
