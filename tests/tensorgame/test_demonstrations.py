@@ -193,7 +193,7 @@ def test_related_factors_span_less():
 
     independent, mixed, related = map(dimensions, (0.0, 0.5, 1.0))
     assert (independent == 4).mean() > 0.8
-    # Two, three or four of them stay as they are. Sums of these are sometimes zero, and then left out.
+    # Two, three or four of them stay as they are. Sums that are zero are left out.
     counts = np.bincount(related.astype(int), minlength=5) / len(related)
     assert counts[2] > 0.15
     assert counts[:2].sum() < 0.02
