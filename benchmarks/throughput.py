@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from reporting import ROOT, origin, report
 
+import networks.torso
 from networks.network import NetworkConfig
 from search.config import SearchConfig
 from search.tree import Simulator
@@ -102,6 +103,8 @@ PARTS = {"paper": 32}
 def main() -> None:
     """Runs the command line."""
     options = _parse()
+    if options.as_layers:
+        networks.torso.is_fused = lambda *_: False
     peak, copy = _matmul_peak(), _copy_bandwidth()
     for name in options.settings:
         measured = _measure(_config(name, options), options)
@@ -109,6 +112,7 @@ def main() -> None:
             measured[f"{part}_share_of_peak"] = round(measured[f"{part}_teraflops"] / peak, 4)
         line = {
             "setting": name,
+            "as_layers": options.as_layers,
             **measured,
             "peak_teraflops": round(peak, 1),
             "copy_gigabytes_per_second": round(copy, 1),
@@ -124,6 +128,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=["default"])
     parser.add_argument("--games", type=int, help="games in progress; the setting's")
     parser.add_argument("--simulations", type=int, help="of each move; the setting's")
+    parser.add_argument(
+        "--as-layers", action="store_true", help="play without the kernel of a whole torso stage"
+    )
     parser.add_argument("--windows", type=int, default=5, help="of which the median counts (5)")
     parser.add_argument("--seconds", type=float, default=1.0, help="of a window, at least (1)")
     parser.add_argument("--output", type=pathlib.Path, help="file that the lines are appended to")
