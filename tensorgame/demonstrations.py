@@ -16,9 +16,6 @@ from tensorgame import factors
 from tensorgame.game import Game, State
 from tensorgame.rings import Ring
 
-# Most factors that a related one is the sum of.
-_SUMMANDS = 3
-
 
 class Demonstration(NamedTuple):
     """A position of a random game, with the moves that solve it.
@@ -50,9 +47,6 @@ class DemonstrationSampler:
             beyond +-1 have the share ``large`` together.
         varied: whether each position has its own density, uniform between 0 and that one.
         large: share of coefficients beyond +-1 among the non-zero entries; no effect over Z_p.
-        related: share of the positions whose factors are related: in each mode they lie in the span
-            of some of them. Independent factors of so few triples hardly ever do, but those of
-            matrix products do, and it is what makes sums of them shorter.
     """
 
     game: Game
@@ -63,22 +57,17 @@ class DemonstrationSampler:
     density: float
     varied: bool
     large: float
-    related: float
 
     def __call__(self, key: Key[Array, ""]) -> Demonstration:
         """A random position; the key is consumed."""
-        corner_key, count_key, moves_key, action_key, relation_key = jax.random.split(key, 5)
+        corner_key, count_key, moves_key, action_key = jax.random.split(key, 4)
         corner = jax.random.choice(corner_key, len(self.shapes), p=jnp.asarray(self.shares))
         shape, most = jnp.asarray(self.shapes)[corner], jnp.asarray(self.max_factors)[corner]
         length = max(self.max_factors)
         actions = self._factors(action_key, length + self.game.history, shape)
+        actions = jax.vmap(factors.canonicalize, in_axes=(0, None))(actions, self.game.ring)
         played, left = actions[: self.game.history], actions[self.game.history :]
         count = jax.random.randint(count_key, (), 1, most + 1)
-        left = self._related(relation_key, left, count) if self.related else left
-        played, left = (
-            jax.vmap(factors.canonicalize, in_axes=(0, None))(x, self.game.ring)
-            for x in (played, left)
-        )
         moves = jax.random.randint(moves_key, (), 0, self.game.max_moves - count + 1)
         left = jnp.where((jnp.arange(length) < count)[:, None, None], left, 0)
         played = jnp.where((jnp.arange(self.game.history) < moves)[:, None, None], played, 0)
@@ -108,31 +97,6 @@ class DemonstrationSampler:
         nonzero = jax.random.bernoulli(nonzero_key, density, size) & inside
         nonzero = jnp.where(places == first, True, nonzero & (places > first))
         return jnp.where(nonzero, self._coefficients(value_key, size), 0).astype(jnp.int8)
-
-    def _related(
-        self, key: Key[Array, ""], actions: Int8[Array, "R 3 S"], count: Int32[Array, ""]
-    ) -> Int8[Array, "R 3 S"]:
-        """Sometimes relates the first ``count`` of R triples to each other.
-
-        In each mode a random number of factors, at least half of them, stay as they are, and the
-        others become sums of up to three of these. Sums that are zero or leave the ring's
-        coefficients are left out.
-        """
-        ring: Ring = self.game.ring
-        share_key, size_key, place_key, number_key, scale_key = jax.random.split(key, 5)
-        rows = len(actions)
-        free = jax.random.randint(size_key, (3,), (count + 1) // 2, count + 1)
-        places = jax.random.randint(place_key, (_SUMMANDS, rows, 3), 0, free)
-        # One, and each of the others with probability one half.
-        is_added = jax.random.bernoulli(number_key, 0.5, places.shape).at[0].set(True)
-        scales = ring.coefficients[1:] if ring.modulus else (-1, 1)
-        scales = jax.random.choice(scale_key, jnp.asarray(scales), places.shape) * is_added
-        summands = actions[places, jnp.arange(3)].astype(jnp.int32)
-        sums = ring.reduce((scales[..., None] * summands).sum(axis=0))
-        fits = jnp.isin(sums, jnp.asarray(ring.coefficients)).all(axis=-1) & sums.any(axis=-1)
-        is_sum = fits & (jnp.arange(rows)[:, None] >= free)
-        is_sum &= jax.random.bernoulli(share_key, self.related)
-        return jnp.where(is_sum[..., None], sums, actions).astype(jnp.int8)
 
     def _coefficients(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Int32[Array, "..."]:
         """Random non-zero coefficients, int32."""

@@ -75,9 +75,6 @@ class DemonstrationConfig:
     factors of schoolbook algorithms, which are soon learned, to dense ones."""
     large: float = 0.01
     """Share of coefficients beyond +-1 among the non-zero entries over z (.01)."""
-    related_share: float = 0.0
-    """Share of demonstrations whose factors are sums of each other, as those of short algorithms
-    are (0)."""
     padded: bool = False
     """Factors fill the sides of the whole cube, not those of a target's modes (True)."""
 
@@ -266,7 +263,6 @@ class Config:
             density=d.density,
             varied=d.varied_density,
             large=d.large,
-            related=d.related_share,
         )
 
     @property
@@ -450,7 +446,6 @@ _MAY_BE_ZERO = {
     "game.signed_permutations",
     "demonstrations.max_factors",
     "demonstrations.large",
-    "demonstrations.related_share",
     "network.dropout",
     "network.token_size",
     "search.noise_fraction",
@@ -484,7 +479,6 @@ _AT_MOST = {
     "game.basis_density": 1.0,
     "demonstrations.density": 0.99,
     "demonstrations.large": 1.0,
-    "demonstrations.related_share": 1.0,
 }
 
 

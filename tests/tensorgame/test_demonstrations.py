@@ -1,7 +1,6 @@
 """Random demonstrations: right by construction, and distributed as said."""
 
 import functools
-import itertools
 
 import jax
 import numpy as np
@@ -24,26 +23,14 @@ def drawn(request):
     return request.param, draw(request.param, seed=0)
 
 
-@pytest.fixture(
-    scope="module",
-    params=itertools.product(RINGS, (0.0, 1.0)),
-    ids=lambda x: f"{x[0]}, {'related' if x[1] else 'independent'}",
-)
-def of_any_kind(request):
-    """A ring and many demonstrations over it, with independent or with related factors."""
-    name, share = request.param
-    kind = sampler(RINGS[name], related=share)
-    return RINGS[name], jax.device_get(draw_many(kind, jax.random.key(0)))
-
-
 def draw(ring, seed: int):
     return jax.device_get(draw_many(sampler(ring), jax.random.key(seed)))
 
 
 def sampler(ring, **fields) -> DemonstrationSampler:
     whole = {"shapes": ((SIDE,) * 3,), "max_factors": (FACTORS,), "shares": (1.0,)}
-    usual = {**whole, "density": DENSITY, "varied": False, "large": LARGE, "related": 0.0}
-    return DemonstrationSampler(Game(ring, MOVES, HISTORY), **{"side": SIDE, **usual, **fields})
+    usual = {**whole, "density": DENSITY, "varied": False, "large": LARGE}
+    return DemonstrationSampler(Game(ring, MOVES, HISTORY), SIDE, **{**usual, **fields})
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -57,8 +44,8 @@ def shown(demonstrations) -> np.ndarray:
     return demonstrations.actions[real]
 
 
-def test_the_residual_is_the_sum_of_the_factors_shown(of_any_kind):
-    ring, demonstrations = of_any_kind
+def test_the_residual_is_the_sum_of_the_factors_shown(drawn):
+    ring, demonstrations = drawn
     factors = np.moveaxis(demonstrations.actions.astype(int), 2, 0)
     total = np.einsum("nri,nrj,nrk->nijk", *factors)
     total = total % ring.modulus if ring.modulus else total
@@ -72,8 +59,8 @@ def test_the_rest_of_the_factors_are_zero(drawn):
     assert not demonstrations.actions[rest].any()
 
 
-def test_factors_are_canonical_legal_and_never_null(of_any_kind):
-    ring, demonstrations = of_any_kind
+def test_factors_are_canonical_legal_and_never_null(drawn):
+    ring, demonstrations = drawn
     actions = shown(demonstrations)
     assert actions.any(axis=2).all()
     assert set(np.unique(actions)) == set(ring.coefficients)
@@ -177,25 +164,3 @@ def test_each_demonstration_may_have_a_density_of_its_own():
     assert abs(fixed.mean() - DENSITY) < 0.05
     assert varied.mean() < 0.8 * DENSITY
     assert (varied < DENSITY / 4).mean() > 2 * (fixed < DENSITY / 4).mean() + 0.05
-
-
-def test_related_factors_span_less():
-    def dimensions(share: float) -> np.ndarray:
-        """Of the span of four factors of a mode, for each demonstration that has so many."""
-        side = 8
-        shapes = ((side,) * 3,)
-        drawn = sampler(Z2, side=side, shapes=shapes, related=share)
-        found = jax.device_get(draw_many(drawn, jax.random.key(0)))
-        factors = found.actions[found.count == 4][:, :4, 0].astype(int)
-        sums = np.array(list(itertools.product((0, 1), repeat=4))) @ factors % 2
-        # All sums of four vectors are 2^d different ones.
-        return np.log2([len(np.unique(x, axis=0)) for x in sums])
-
-    independent, mixed, related = map(dimensions, (0.0, 0.5, 1.0))
-    assert (independent == 4).mean() > 0.8
-    # Two, three or four of them stay as they are. Sums that are zero are left out.
-    counts = np.bincount(related.astype(int), minlength=5) / len(related)
-    assert counts[2] > 0.15
-    assert counts[:2].sum() < 0.02
-    np.testing.assert_allclose(counts[4], 1 / 3, atol=0.1)
-    np.testing.assert_allclose(mixed.mean(), (independent.mean() + related.mean()) / 2, atol=0.1)
