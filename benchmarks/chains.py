@@ -80,15 +80,24 @@ def _play(
     key: jax.Array, factors: jax.Array, options: argparse.Namespace
 ) -> tuple[jax.Array, jax.Array]:
     """Takes back some moves of ONE chain and plays them again: the chain, and their number."""
-    left_key, order_key, walk_key = jax.random.split(key, 3)
+    back_key, walk_key = jax.random.split(key)
+    ordered, left = take_back(back_key, factors, options.left)
     size = len(factors)
-    left = jax.random.randint(left_key, (), 2, options.left + 1)
     is_left = (jnp.arange(size) >= size - left)[:, None, None]
-    ordered = factors[related_last(order_key, factors, Z2)]
     again, _ = walk(walk_key, jnp.where(is_left, ordered, 0), Z2, options.flips)
     # Those that were played again come first.
     again = jnp.where(is_left, jnp.roll(again, size - left, axis=0), 0)
     return jnp.where(is_left, again, ordered), left
+
+
+def take_back(key: jax.Array, factors: jax.Array, most: int) -> tuple[jax.Array, jax.Array]:
+    """The moves of ONE solved game (R, 3, S) with those last that are taken back, and their number.
+
+    It is at random from 2 to ``most``, and they are related as in play (`training.chains`).
+    """
+    left_key, order_key = jax.random.split(key)
+    left = jax.random.randint(left_key, (), 2, most + 1)
+    return factors[related_last(order_key, factors, Z2)], left
 
 
 if __name__ == "__main__":
