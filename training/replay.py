@@ -27,6 +27,8 @@ class PlayedGame(NamedTuple):
         actions: the moves made, (R, 3, S), int8; zeros after the last.
         tokens: the K actions searched before each move, (R, K, k), int16.
         weights: their improved policy, (R, K), float32.
+        opening: how many of its first moves were taken over from another game, not searched. They
+            are not learned from. int32 scalar.
         length: number of moves, int32 scalar.
         penalty: subtracted from the return at the end; 0 if solved. float32 scalar.
         step: the training step of the last move, int32 scalar.
@@ -36,6 +38,7 @@ class PlayedGame(NamedTuple):
     actions: Int8[Array, "R 3 S"]
     tokens: Int16[Array, "R K k"]
     weights: Float32[Array, "R K"]
+    opening: Int32[Array, ""]
     length: Int32[Array, ""]
     penalty: Float32[Array, ""]
     step: Int32[Array, ""]
@@ -100,7 +103,8 @@ def sample_replay(
         limit = jnp.clip(count, 1, replay.games.length.shape[1])
         place = jax.random.randint(game_key, (), 0, limit)
         game: PlayedGame = jax.tree.map(lambda x: x[ring, place], replay.games)
-        move = jax.random.randint(move_key, (), 0, jnp.maximum(game.length, 1))
+        first = game.opening
+        move = jax.random.randint(move_key, (), first, jnp.maximum(game.length, first + 1))
         return _example(config, swap_key, game, move), count > 0
 
     return jax.vmap(draw)(keys, jnp.arange(slots))

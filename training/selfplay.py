@@ -131,17 +131,12 @@ def _from_the_start(config: Config, key: Key[Array, ""]) -> Episode:
 
 
 def _from_the_middle(config: Config, opening: Opening) -> Episode:
-    """A game whose first moves are those of an opening, which are learned as its own are."""
+    """A game whose first moves are those of an opening."""
     start = config.rules.init(outer_sum(opening.actions))
     made = jnp.arange(config.max_moves) < opening.moves
     actions = jnp.where(made[:, None, None], opening.actions, 0)
-    tokens = config.action_space.encode(opening.actions).astype(jnp.int16)
-    played = _unplayed(config, start)
-    played = played._replace(
-        actions=actions,
-        tokens=played.tokens.at[:, 0].set(jnp.where(made[:, None], tokens, 0)),
-        weights=played.weights.at[:, 0].set(made.astype(jnp.float32)),
-        length=opening.moves,
+    played = _unplayed(config, start)._replace(
+        actions=actions, opening=opening.moves, length=opening.moves
     )
     state = config.rules.after(start.residual, actions, opening.moves)
     return Episode(state, opening.target, opening.basis, played, jnp.array(True))
@@ -155,6 +150,7 @@ def _unplayed(config: Config, start: State) -> PlayedGame:
         actions=jnp.zeros((moves, 3, space.side), jnp.int8),
         tokens=jnp.zeros((moves, actions, space.num_tokens), jnp.int16),
         weights=jnp.zeros((moves, actions), jnp.float32),
+        opening=jnp.zeros((), jnp.int32),
         length=jnp.zeros((), jnp.int32),
         penalty=jnp.zeros((), jnp.float32),
         step=jnp.zeros((), jnp.int32),
@@ -262,6 +258,7 @@ def _advance(
         actions=played.actions.at[move].set(result.action),
         tokens=played.tokens.at[move].set(result.tokens.astype(jnp.int16)),
         weights=played.weights.at[move].set(result.weights),
+        opening=played.opening,
         length=state.moves,
         penalty=-1.0 - reward,
         step=step,

@@ -28,7 +28,7 @@ def changed(config: Config, section: str, **fields) -> Config:
 def test_the_budget_counts_the_bytes_of_the_state(tiny):
     whole = needed(changed(tiny, "learner", best_games_share=0.5, best_games=3))
     # R = 4, S = 2, K = 8, k = 6, B = 8, and two games in a ring; entries of the start have 16 bits.
-    game = 2**3 * 2 + 4 * 3 * 2 + 4 * 8 * (6 * 2 + 4) + 3 * 4
+    game = 2**3 * 2 + 4 * 3 * 2 + 4 * 8 * (6 * 2 + 4) + 4 * 4
     assert whole.rings == 8 * (2 * game + 4)
     # The position with one past action, the target's index, two sets of three matrices, and a flag.
     assert whole.games == 8 * (game + (16 + 4 + 6) + 4 + 2 * 3 * 4 * 4 + 1)

@@ -31,7 +31,7 @@ def config(tiny) -> Config:
     return dataclasses.replace(tiny, game=dataclasses.replace(tiny.game, history=2))
 
 
-def play(config: Config, moves: list) -> tuple[PlayedGame, list]:
+def play(config: Config, moves: list, opening: int = 0) -> tuple[PlayedGame, list]:
     """The game of the given moves, and the states before each of them."""
     limit, actions = config.max_moves, config.search.num_actions
     state, reward = config.rules.init(jnp.asarray(config.targets[0].padded(config.side))), 0.0
@@ -46,6 +46,7 @@ def play(config: Config, moves: list) -> tuple[PlayedGame, list]:
         actions=np.pad(np.array(moves, np.int8), ((0, limit - len(moves)), (0, 0), (0, 0))),
         tokens=rng.integers(0, 3, (limit, actions, config.action_space.num_tokens), np.int16),
         weights=rng.random((limit, actions), np.float32),
+        opening=np.int32(opening),
         length=np.int32(len(moves)),
         penalty=np.float32(-1 - reward),
         step=np.int32(10 * len(moves)),
@@ -87,6 +88,14 @@ def test_positions_are_those_that_were_played(config, moves, penalty):
         np.testing.assert_array_equal(example.weights, game.weights[move])
         assert example.value == -(len(moves) - move) - penalty
         assert example.step == game.step
+
+
+def test_the_opening_of_a_game_is_not_learned(config):
+    game, _ = play(config, SOLVED, opening=len(SOLVED) - 2)
+    examples, _ = jax.jit(sample_replay, static_argnums=0)(
+        config, keys(50), rings(config, [[game]])
+    )
+    assert set(np.asarray(examples.state.moves)) == {len(SOLVED) - 2, len(SOLVED) - 1}
 
 
 def test_the_ring_keeps_the_last_games(config):
