@@ -10,7 +10,6 @@ by side. One JSON line a seed.
 
 import argparse
 import dataclasses
-import pathlib
 import sys
 import time
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from reporting import ROOT, origin, report
+from reporting import ROOT, command_line, origin, report
 
 from train import load_config
 from training.config import Config
@@ -227,9 +226,7 @@ def _run(
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--setting", choices=SETTINGS, default="2,2,2", help="the base (2,2,2)")
     parser.add_argument(
         "--variants", nargs="+", help="some only; several changes of one are joined by ' & '"
@@ -237,8 +234,6 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 (3)")
     parser.add_argument("--seconds", type=float, default=20, help="device time of a variant (20)")
     parser.add_argument("--jobs", type=int, default=2, help="compilations at a time (2)")
-    parser.add_argument("--output", type=pathlib.Path, help="file that the lines are appended to")
-    parser.add_argument("--commit", help="name of this version, where there is no git checkout")
     options = parser.parse_args()
     unknown = {part for name in options.variants or () for part in name.split(_AND)} - set(VARIANTS)
     if unknown:

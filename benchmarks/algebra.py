@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import pathlib
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import jax
 import jax.numpy as jnp
 import numpy as np
-from reporting import commit, cpu_name, report
+from reporting import command_line, commit, cpu_name, report
 
 from tensorgame import rings, targets
 from tensorgame.algorithms import released
@@ -43,17 +42,13 @@ _CALLS = 10
 
 def main() -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     only = ("moves", "proofs")
     parser.add_argument("--only", choices=only, nargs="+", default=only, help="what to measure")
     parser.add_argument("--ring", choices=tuple(_RINGS), nargs="+", default=tuple(_RINGS))
     parser.add_argument("--games", type=int, help="games at once (8192 on a CPU, else 65536)")
     parser.add_argument("--repetitions", type=int, default=30, help="of the moves (30)")
     parser.add_argument("--numpy-repetitions", type=int, default=5, help="in plain NumPy (5)")
-    parser.add_argument("--output", type=pathlib.Path, help="file that the lines are appended to")
-    parser.add_argument("--commit", help="name of this version, where there is no git checkout")
     arguments = parser.parse_args()
     origin = {"jax": jax.__version__, "commit": arguments.commit or commit()}
     for line in _lines(arguments):

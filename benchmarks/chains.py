@@ -10,13 +10,12 @@ target and seed, with the moves of all chains together until each rank is there.
 """
 
 import argparse
-import pathlib
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from reporting import origin, report
+from reporting import command_line, origin, report
 
 from tensorgame import targets
 from tensorgame.flips import walk
@@ -29,30 +28,25 @@ _MIGRATION = 1 / 16
 
 def main() -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--targets", nargs="+", default=["matmul:2,3,3"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--chains", type=int, default=256, help="chains (256)")
     parser.add_argument("--left", type=int, default=8, help="most moves taken back, 2 or more (8)")
     parser.add_argument("--flips", type=int, default=30, help="flips that play them again (30)")
     parser.add_argument("--seconds", type=float, default=60.0, help="of a target and seed (60)")
-    parser.add_argument("--output", type=pathlib.Path, help="file that the lines are appended to")
     options = parser.parse_args()
     for name in options.targets:
         for seed in options.seeds:
             moves = _simulate(targets.parse(name), seed, options)
             line = {"target": name, "seed": seed, "moves_to_rank": moves}
             settings = {key: getattr(options, key) for key in ("chains", "left", "flips")}
-            report({**line, **settings, **origin(None)}, options.output)
+            report({**line, **settings, **origin(options.commit)}, options.output)
 
 
 def _simulate(target: targets.Target, seed: int, options: argparse.Namespace) -> dict[int, int]:
     """The moves that all chains had made when the first of them came to each rank."""
-    cube = target.padded(target.side)
-    schoolbook = np.eye(target.side, dtype=np.int8)[np.argwhere(cube)]
-    factors = jnp.broadcast_to(jnp.asarray(schoolbook), (options.chains, *schoolbook.shape))
+    factors = schoolbooks(target, options.chains)
     wanted = target.known(Z2.name).rank
 
     @jax.jit
@@ -81,23 +75,31 @@ def _play(
 ) -> tuple[jax.Array, jax.Array]:
     """Takes back some moves of ONE chain and plays them again: the chain, and their number."""
     back_key, walk_key = jax.random.split(key)
-    ordered, left = take_back(back_key, factors, options.left)
-    size = len(factors)
-    is_left = (jnp.arange(size) >= size - left)[:, None, None]
-    again, _ = walk(walk_key, jnp.where(is_left, ordered, 0), Z2, options.flips)
+    kept, end, left = take_back(back_key, factors, options.left)
+    again, _ = walk(walk_key, end, Z2, options.flips)
     # Those that were played again come first.
-    again = jnp.where(is_left, jnp.roll(again, size - left, axis=0), 0)
-    return jnp.where(is_left, again, ordered), left
+    return kept + jnp.roll(again, -left, axis=0), left
 
 
-def take_back(key: jax.Array, factors: jax.Array, most: int) -> tuple[jax.Array, jax.Array]:
-    """The moves of ONE solved game (R, 3, S) with those last that are taken back, and their number.
+def schoolbooks(target: targets.Target, count: int) -> jax.Array:
+    """The products of the definition of a target, so many times: (count, R, 3, S), int8."""
+    products = np.eye(target.side, dtype=np.int8)[np.argwhere(target.padded(target.side))]
+    return jnp.broadcast_to(jnp.asarray(products), (count, *products.shape))
 
-    It is at random from 2 to ``most``, and they are related as in play (`training.chains`).
+
+def take_back(
+    key: jax.Array, factors: jax.Array, most: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The moves of ONE solved game that stay, those that are taken back, and how many these are.
+
+    Both are (R, 3, S) with zeros for the others; those taken back are last. Their number is at
+    random from 2 to ``most``, and they are related as in play (`training.chains`).
     """
     left_key, order_key = jax.random.split(key)
     left = jax.random.randint(left_key, (), 2, most + 1)
-    return factors[related_last(order_key, factors, Z2)], left
+    ordered = factors[related_last(order_key, factors, Z2)]
+    is_left = (jnp.arange(len(factors)) >= len(factors) - left)[:, None, None]
+    return jnp.where(is_left, 0, ordered), jnp.where(is_left, ordered, 0), left
 
 
 if __name__ == "__main__":

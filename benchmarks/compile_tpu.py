@@ -6,7 +6,6 @@
 JAX's ahead-of-time compilation needs the TPU compiler (libtpu), but no TPU. One JSON line.
 """
 
-import argparse
 import os
 import pathlib
 import time
@@ -21,7 +20,7 @@ import jax
 import numpy as np
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh
-from reporting import commit, cpu_name, report
+from reporting import command_line, commit, cpu_name, report
 
 import train
 from training.mesh import AXIS
@@ -30,14 +29,11 @@ from training.step import make_init, make_step
 
 def main() -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("config", type=pathlib.Path, help="a file like those in tpu_configs")
     parser.add_argument(
         "--topology", default="v5e:2x4", help="kind and grid of chips: v5e:2x4, v5p:4x4x4"
     )
-    parser.add_argument("--output", type=pathlib.Path, help="file that the line is appended to")
     arguments = parser.parse_args()
     topology = topologies.get_topology_desc(arguments.topology, platform="tpu")
     devices = np.array(topology.devices)
@@ -66,7 +62,7 @@ def main() -> None:
             "compile_seconds": round(time.perf_counter() - traced, 1),
             "compiled_on": cpu_name(),
             "jax": jax.__version__,
-            "commit": commit(),
+            "commit": arguments.commit or commit(),
         },
         arguments.output,
     )

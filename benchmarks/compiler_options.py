@@ -6,15 +6,13 @@ Both programs are compiled in one process and then make steps in turn, so that a
 both. Self-play is on from the first step. One JSON line for each.
 """
 
-import argparse
 import dataclasses
-import pathlib
 import statistics
 import time
 from unittest import mock
 
 import jax
-from reporting import commit, cpu_name, report
+from reporting import command_line, commit, cpu_name, report
 
 from training import mesh as meshes
 from training import step
@@ -41,13 +39,9 @@ class _Program:
 
 def main() -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--ring", choices=("z2", "z"), default="z2")
     parser.add_argument("--steps", type=int, default=10, help="timed steps of each program (10)")
-    parser.add_argument("--output", type=pathlib.Path, help="file that the lines are appended to")
-    parser.add_argument("--commit", help="name of this version, where there is no git checkout")
     arguments = parser.parse_args()
     config = Config(
         game=GameConfig(ring=arguments.ring), learner=LearnerConfig(demonstration_steps=0)

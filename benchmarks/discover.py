@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import NamedTuple
 
-from reporting import ROOT, commit, cpu_name, report
+from reporting import ROOT, command_line, commit, cpu_name, report
 
 from training.agents import Agent, open_agents
 from training.workdir import read_config, slug
@@ -74,9 +74,7 @@ def main() -> int:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--ring", default="z2", help="as game.ring of train.py (z2)")
     parser.add_argument("--config", help="configuration file for train.py; the main job's")
@@ -95,8 +93,6 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--cores-each", type=int, default=0, help="cores that each run is pinned to (0: not pinned)"
     )
-    parser.add_argument("--output", type=pathlib.Path, help="file that the lines are appended to")
-    parser.add_argument("--commit", help="name of this version, where there is no git checkout")
     parser.add_argument("overrides", nargs="*", help="flags for train.py, after --")
     options = parser.parse_args()
     first, count = options.seeds[0], len(options.seeds)

@@ -7,27 +7,22 @@ their products are, in any order; they are equivalent if a symmetry of the targe
 other (`tensorgame.algorithms.equivalence`). One JSON line for each such group.
 """
 
-import argparse
 import collections
 import pathlib
 
-from reporting import report
+from reporting import command_line, commit, report
 
 from tensorgame.algorithms import formats
 from tensorgame.algorithms.equivalence import compare
 from tensorgame.algorithms.factorization import Factorization
 from tensorgame.algorithms.symmetries import product_keys
-from training.provenance import commit
 
 
 def main() -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("files", nargs="+", type=pathlib.Path)
     parser.add_argument("--budget", type=int, default=5_000, help="of a comparison (5000)")
-    parser.add_argument("--output", type=pathlib.Path, help="file that the lines are appended to")
     options = parser.parse_args()
     groups: dict[tuple, list[Factorization]] = collections.defaultdict(list)
     for path in options.files:
@@ -46,7 +41,7 @@ def main() -> None:
             "different": len(different),
             "classes": classes,
             "undecided": undecided,
-            "commit": commit(),
+            "commit": options.commit or commit(),
         }
         report(line, options.output)
 

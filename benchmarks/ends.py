@@ -21,8 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from chains import take_back
-from reporting import origin, report
+from chains import schoolbooks, take_back
+from reporting import command_line, origin, report
 
 from search.search import search
 from tensorgame import targets
@@ -90,9 +90,7 @@ def main() -> None:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--config", type=pathlib.Path, help="configuration file; the main job's")
     parser.add_argument("--target", default="matmul:2,2,3", help="(matmul:2,2,3)")
     parser.add_argument("--rank", type=int, default=12, help="length of the games (12)")
@@ -103,8 +101,6 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=8, help="times each end is played (8)")
     parser.add_argument("--seconds", type=float, default=120.0, help="of learning (120)")
     parser.add_argument("--looks", type=int, default=6, help="times that ends are played (6)")
-    parser.add_argument("--output", type=pathlib.Path, help="file that the lines are appended to")
-    parser.add_argument("--commit", help="name of this version, where there is no git checkout")
     parser.add_argument("overrides", nargs="*", help="flags for train.py, after --")
     return parser.parse_args()
 
@@ -134,9 +130,7 @@ def _short_ends(target: targets.Target, options: argparse.Namespace) -> _Ends:
     def shorten(key: jax.Array) -> tuple[jax.Array, ...]:
         def one(key: jax.Array) -> tuple[jax.Array, ...]:
             game_key, back_key, walk_key = jax.random.split(key, 3)
-            ordered, left = take_back(back_key, jax.random.choice(game_key, games), _MOST_LEFT)
-            is_left = jnp.arange(len(ordered)) >= len(ordered) - left
-            end = jnp.where(is_left[:, None, None], ordered, 0)
+            _, end, left = take_back(back_key, jax.random.choice(game_key, games), _MOST_LEFT)
             return end, left, walk(walk_key, end, Z2, _END_FLIPS)[1]
 
         return jax.vmap(one)(jax.random.split(key, _TRIED))
@@ -154,8 +148,7 @@ def _short_ends(target: targets.Target, options: argparse.Namespace) -> _Ends:
 
 def _games(target: targets.Target, rank: int) -> jax.Array:
     """Games of that length, (N, R, 3, S), by flips from the schoolbook."""
-    schoolbook = np.eye(target.side, dtype=np.int8)[np.argwhere(target.padded(target.side))]
-    start = jnp.broadcast_to(jnp.asarray(schoolbook), (_CHAINS, *schoolbook.shape))
+    start = schoolbooks(target, _CHAINS)
     go_on = jax.jit(jax.vmap(lambda key, factors: walk(key, factors, Z2, _FLIPS)))
     chains, games = start, []
     for number in range(_ROUNDS):

@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 
-from reporting import ROOT, commit, cpu_name, report
+from reporting import ROOT, command_line, commit, cpu_name, report
 
 from tensorgame.algorithms import formats
 
@@ -135,23 +135,20 @@ def main() -> int:
         "seed": options.seed,
         "device": f"{len(os.sched_getaffinity(0))} x core of {cpu_name()}",
         "jax": importlib.metadata.version("jax"),
-        "commit": commit(),
+        "commit": options.commit or commit(),
     }
     report(line, options.output)
     return 0
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--kills", type=int, default=200, help="how often it is killed (200)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (0)")
     parser.add_argument(
         "--seconds", type=float, default=6.0, help="longest time between first step and kill (6)"
     )
     parser.add_argument("--cache", type=pathlib.Path, help="folder of compiled programs to use")
-    parser.add_argument("--output", type=pathlib.Path, help="file that the line is appended to")
     return parser.parse_args()
 
 

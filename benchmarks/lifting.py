@@ -9,13 +9,12 @@ its own. One JSON line for each.
 import argparse
 import multiprocessing
 import os
-import pathlib
 import resource
 import sys
 import time
 
 import numpy as np
-from reporting import commit, cpu_name, report
+from reporting import command_line, commit, cpu_name, report
 
 from tensorgame.algorithms import released
 from tensorgame.algorithms.lifting import try_lift
@@ -38,15 +37,11 @@ def main() -> None:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     every = [name for name in released.names() if name.endswith(":mod2")]
     parser.add_argument("--names", nargs="+", default=every, help="released names (all modulo 2)")
     parser.add_argument("--attempts", type=int, default=20, help="random choices of pivots (20)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=pathlib.Path, help="file that the lines are appended to")
-    parser.add_argument("--commit", help="name of this version, where there is no git checkout")
     return parser.parse_args()
 
 

@@ -22,7 +22,7 @@ from collections.abc import Callable
 
 import jax
 import tyro
-from reporting import commit, cpu_name, report
+from reporting import command_line, commit, cpu_name, report
 
 from training.agents import open_agents
 from training.checkpoint import Checkpoints
@@ -69,14 +69,10 @@ def main() -> int:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--steps", type=int, default=40, help="steps of each part of a round (40)")
     parser.add_argument("--rounds", type=int, default=5, help="(5)")
     parser.add_argument("--warmup", type=int, default=20, help="steps with play before (20)")
-    parser.add_argument("--output", type=pathlib.Path, help="file that the line is appended to")
-    parser.add_argument("--commit", help="name of this version, where there is no git checkout")
     parser.add_argument("overrides", nargs="*", help="flags of train.py, after --")
     return parser.parse_args()
 

@@ -7,7 +7,7 @@ import platform
 
 from training.provenance import ROOT, commit
 
-__all__ = ["ROOT", "commit", "cpu_name", "lines_to_draw", "origin", "report"]
+__all__ = ["ROOT", "command_line", "commit", "cpu_name", "lines_to_draw", "origin", "report"]
 
 _CPU_INFO = pathlib.Path("/proc/cpuinfo")
 
@@ -34,6 +34,16 @@ def origin(version: str | None) -> dict[str, str]:
         "jax": jax.__version__,
         "commit": version or commit(),
     }
+
+
+def command_line(description: str | None) -> argparse.ArgumentParser:
+    """A parser that knows where lines go, ``output``, and the ``commit`` that they name."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output", type=pathlib.Path, help="file that lines are appended to")
+    parser.add_argument("--commit", help="name of this version, where there is no git checkout")
+    return parser
 
 
 def report(line: dict[str, object], output: pathlib.Path | None) -> None:

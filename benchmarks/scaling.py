@@ -30,8 +30,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
-from reporting import origin, report
-from throughput import PARTS, SETTINGS
+from reporting import command_line, origin, report
+from throughput import SETTINGS
 
 from training.config import Config
 from training.mesh import AXIS, make_mesh
@@ -65,7 +65,7 @@ def main() -> int:
             first: dict[str, object] = {}
             reference = None
             for count in options.devices:
-                config = _config(name, mode, count, options.simulations)
+                config = _config(SETTINGS[name], mode, count, options.simulations)
                 if config not in programs:
                     programs[config] = _program(config)
                 program = programs[config]
@@ -87,9 +87,7 @@ def main() -> int:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=["3,3,3"])
     parser.add_argument("--devices", nargs="+", type=int, default=[1, 2], metavar="COUNT")
     parser.add_argument(
@@ -97,15 +95,12 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--steps", type=int, default=20, help="whose time counts (20)")
     parser.add_argument("--simulations", type=int, help="of each move; the setting's")
-    parser.add_argument("--output", type=pathlib.Path, help="file that the lines are appended to")
-    parser.add_argument("--commit", help="name of this version, where there is no git checkout")
     return parser.parse_args()
 
 
-def _config(name: str, mode: str, devices: int, simulations: int | None) -> Config:
+def _config(config: Config, mode: str, devices: int, simulations: int | None) -> Config:
     """The setting on so many devices, playing from its first step."""
     times = devices if mode == "weak" else 1
-    config = SETTINGS[name]
     learner, search, selfplay = config.learner, config.search, config.selfplay
     if simulations:
         search = dataclasses.replace(search, num_simulations=simulations)
@@ -116,7 +111,6 @@ def _config(name: str, mode: str, devices: int, simulations: int | None) -> Conf
         learner=dataclasses.replace(
             learner,
             demonstration_steps=0,
-            microbatches=PARTS.get(name, 1),
             replay_batch=learner.replay_batch * times,
             demonstration_batch=learner.demonstration_batch * times,
         ),

@@ -10,14 +10,13 @@ matrix product on the same device (float32 on a CPU). One JSON line a setting.
 
 import argparse
 import dataclasses
-import pathlib
 import statistics
 import time
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from reporting import ROOT, origin, report
+from reporting import ROOT, command_line, origin, report
 
 import networks.torso
 from networks.network import NetworkConfig
@@ -68,6 +67,7 @@ _LARGE = NetworkConfig(
     dtype="bfloat16",
     remat=True,
 )
+_PAPER = load_config(ROOT / "tpu_configs" / "paper.py")
 SETTINGS: dict[str, Config] = {
     "default": Config(),
     "2,2,2": Config(
@@ -92,12 +92,11 @@ SETTINGS: dict[str, Config] = {
     ),
     # Its step as it is, but for the games in progress and the parts of a batch.
     "paper": dataclasses.replace(
-        load_config(ROOT / "tpu_configs" / "paper.py"),
+        _PAPER,
+        learner=dataclasses.replace(_PAPER.learner, microbatches=32),
         selfplay=SelfPlayConfig(num_games=16, moves_per_step=1, kept_games=1),
     ),
 }
-# Parts that the batch of a setting is differentiated in, to fit into memory.
-PARTS = {"paper": 32}
 
 
 def main() -> None:
@@ -122,9 +121,7 @@ def main() -> None:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=["default"])
     parser.add_argument("--games", type=int, help="games in progress; the setting's")
     parser.add_argument("--simulations", type=int, help="of each move; the setting's")
@@ -133,15 +130,13 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--windows", type=int, default=5, help="of which the median counts (5)")
     parser.add_argument("--seconds", type=float, default=1.0, help="of a window, at least (1)")
-    parser.add_argument("--output", type=pathlib.Path, help="file that the lines are appended to")
-    parser.add_argument("--commit", help="name of this version, where there is no git checkout")
     return parser.parse_args()
 
 
 def _config(name: str, options: argparse.Namespace) -> Config:
     config = SETTINGS[name]
     changes = {
-        "learner": {"demonstration_steps": _PLAYS, "microbatches": PARTS.get(name, 1)},
+        "learner": {"demonstration_steps": _PLAYS},
         "selfplay": {"num_games": options.games} if options.games else {},
         "search": {"num_simulations": options.simulations} if options.simulations else {},
     }
