@@ -26,7 +26,7 @@ from jaxtyping import Array, Bool, Int8, Int32, Integer, Key, UInt32
 
 from tensorgame.demonstrations import Demonstration
 from tensorgame.factors import canonicalize, outer_sum
-from tensorgame.symmetries import Basis, from_canonical, to_canonical
+from tensorgame.symmetries import Basis, BasisSampler, from_canonical, to_canonical
 from training.config import Config
 
 # Longer than any game: the length of what is no solved game.
@@ -147,7 +147,7 @@ def sample_best(
     target_key, game_key, look_key, order_key, move_key = jax.random.split(key, 5)
     target = draw_target(config, target_key)
     game = draw_game(best, target, game_key)
-    _, actions, _ = show(config, target, game, look_key)
+    _, actions, _ = show(config, config.bases, target, game, look_key)
     exists = game.length != NO_GAME
     length = jnp.where(exists, game.length, 1)
     places = jnp.arange(len(actions))
@@ -181,14 +181,18 @@ def draw_game(best: SolvedGame, target: Int32[Array, ""], key: Key[Array, ""]) -
 
 
 def show(
-    config: Config, target: Int32[Array, ""], game: SolvedGame, key: Key[Array, ""]
+    config: Config,
+    bases: BasisSampler,
+    target: Int32[Array, ""],
+    game: SolvedGame,
+    key: Key[Array, ""],
 ) -> tuple[Basis, Int8[Array, "R 3 S"], Bool[Array, ""]]:
-    """A random basis, drawn as in play, and a game of a target `seen_in` it.
+    """A random basis of those and a game of a target `seen_in` it.
 
     The key is consumed.
     """
     shapes = jnp.asarray([target.shape for target in config.targets], jnp.int32)
-    basis = config.bases(key, shapes[target])
+    basis = bases(key, shapes[target])
     return basis, *seen_in(config, game, basis)
 
 

@@ -104,12 +104,12 @@ def sample_opening(
 ) -> tuple[Opening, Bool[Array, ""]]:
     """A position for ONE place to play on from, and whether there is one.
 
-    The target is drawn as in play. The game of the place is shown in a random basis, drawn as in
-    play, with a random number of moves left: at least 2, where it has as many, and but for 0 at
-    most `SelfPlayConfig.continued_moves`. These are moves that have factors in common with each
-    other, as far as there are such: what they add up to is the likeliest to be a sum of other
-    products, or of fewer. There is none without a game, or if the game does not fit into the basis
-    drawn: then nobody knows the basis that it is shown in.
+    The target is drawn as in play. The game of the place is shown in a random basis of
+    `Config.continued_bases`, with a random number of moves left: at least 2, where it has as many,
+    and but for 0 at most `SelfPlayConfig.continued_moves`. These are moves that have factors in
+    common with each other, as far as there are such: what they add up to is the likeliest to be a
+    sum of other products, or of fewer. There is none without a game, or if the game does not fit
+    into the basis drawn: then nobody knows the basis that it is shown in.
 
     Args:
         config: the run's.
@@ -120,7 +120,7 @@ def sample_opening(
     target_key, game_key, look_key, order_key, move_key = jax.random.split(key, 5)
     target = draw_target(config, target_key)
     game = _game_of(best, chains, target, game_key)
-    basis, actions, fits = show(config, target, game, look_key)
+    basis, actions, fits = show(config, config.continued_bases, target, game, look_key)
     exists = game.length != NO_GAME
     length = jnp.where(exists, game.length, 1)
     most = jnp.minimum(length, config.selfplay.continued_moves or len(actions))

@@ -95,6 +95,10 @@ class SelfPlayConfig:
     continued_moves: int = 0
     """Most moves that the solved game had left there; 0 for any number. With few the end of a game
     is soon played in another way, or in fewer moves."""
+    continued_basis_density: float = 0.0
+    """Non-zero share off the diagonals of the triangular factors of continued games' bases, none of
+    which is the canonical one; 0 for bases as in other games. In dense ones, at 0.5, no algorithm
+    looks sparser than another, and chains do not stay near the schoolbook's."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -241,6 +245,14 @@ class Config:
             canonical=self.game.canonical_probability,
             shared=self.game.shared_basis,
         )
+
+    @property
+    def continued_bases(self) -> BasisSampler:
+        """Of games that go on from the middle of another one."""
+        density = self.selfplay.continued_basis_density
+        if not density:
+            return self.bases
+        return dataclasses.replace(self.bases, density=density, varied=False, canonical=0.0)
 
     @property
     def permutations(self) -> SignedPermutation | None:
@@ -460,6 +472,7 @@ _MAY_BE_ZERO = {
     "learner.reanalysed_share",
     "learner.swapped_share",
     "learner.warmup_updates",
+    "selfplay.continued_basis_density",
     "selfplay.continued_moves",
     "selfplay.continued_share",
     "learner.weight_decay",
@@ -476,6 +489,7 @@ _AT_MOST = {
     "learner.swapped_share": 1.0,
     "selfplay.continued_share": 1.0,
     "game.canonical_probability": 1.0,
+    "selfplay.continued_basis_density": 1.0,
     "game.basis_density": 1.0,
     "demonstrations.density": 0.99,
     "demonstrations.large": 1.0,

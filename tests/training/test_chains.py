@@ -156,6 +156,33 @@ def test_what_is_left_of_a_best_game_to_play_again_are_products_that_share_facto
     assert np.mean(is_block) > 0.4, "in a random order it is 3 in 495"
 
 
+@pytest.mark.parametrize("density", [0.0, 0.5])
+def test_in_dense_bases_no_algorithm_looks_sparse(density):
+    selfplay = SelfPlayConfig(continued_share=1.0, continued_basis_density=density)
+    game = GameConfig(targets=("matmul:3,3,3",), ring="z2", varied_density=True)
+    learner = LearnerConfig(best_games_share=0.5, best_games=4)
+    config = Config(game=game, learner=learner, selfplay=selfplay, devices=1)
+    config.validate()
+    best, chains = known(config, 27), no_chains(config)
+    begin = jax.jit(jax.vmap(lambda key, best: new_episode(config, key, best, chains), (0, None)))
+    keys = jax.random.split(jax.random.key(0), 500)
+    episodes = jax.device_get(begin(keys, best))
+    assert episodes.is_continued.all()
+    # The schoolbook's factors, which have one entry in the canonical basis.
+    shown = (begin(keys, best).played.actions != 0).sum(axis=-1)
+    entries = shown[shown > 0].mean()
+    is_canonical = (episodes.basis.matrices == np.eye(9)).all(axis=(1, 2, 3))
+    if density:
+        assert 3.8 < entries < 5, "half of the nine"
+        assert not is_canonical.any()
+    else:
+        assert 1.2 < entries < 2.4
+        assert 0.06 < is_canonical.mean() < 0.25
+    others = begin(keys, no_games(config, 4))
+    first = jax.device_get(others.basis.matrices)
+    assert 0.06 < (first == np.eye(9)).all(axis=(1, 2, 3)).mean() < 0.25, "as in other games"
+
+
 @pytest.mark.parametrize("ring", ["z", "z2"])
 def test_walks_from_the_best_games_solve_the_target_too(ring):
     config = configured(ring, target_weights=(1.0, 3.0))
