@@ -1,9 +1,9 @@
-"""python train.py --config tpu_configs/h200_1_ladder.py --game.targets matmul:2,2,4
+"""python train.py --config tpu_configs/h200_1_ladder.py --game.targets matmul:2,3,3 --num-seeds 3
 
 Hardware: one NVIDIA H200 (141 GB).
-Expected time: 3 to 6 minutes, 80 s of them to compile.
-Result: the rungs of the ladder, one target at a time. 14 products for 2,2,4, 18 for 2,2,5, 16 for
-2,3,3 and 24 for 3,3,3, in settings close to this one; docs/discovery.md tells which.
+Expected time: 2 to 7 minutes for each target, 80 s of them to compile.
+Result: 18 products for 2,2,5 and 15 for 2,3,3, all seeds, as do 11 for 2,2,3 and 14 for 2,2,4 in
+settings close to this one; docs/discovery.md tells which. 23 for 3,3,3: h200_1_333.py.
 """
 
 from networks.network import NetworkConfig
@@ -30,9 +30,12 @@ config = Config(
         dtype="bfloat16",
     ),
     search=SearchConfig(num_actions=8, num_simulations=4),
-    selfplay=SelfPlayConfig(num_games=4096, continued_share=0.95, continued_moves=8),
+    selfplay=SelfPlayConfig(
+        num_games=1024, continued_share=0.95, continued_moves=4, continued_basis_density=0.5
+    ),
     learner=LearnerConfig(
-        demonstration_steps=200,
+        demonstration_steps=400,
+        updates_per_step=4,
         replay_batch=256,
         demonstration_batch=256,
         best_games_share=0.5,

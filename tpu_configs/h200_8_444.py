@@ -13,8 +13,8 @@ from search.config import SearchConfig
 from training.config import Config, DemonstrationConfig, GameConfig, LearnerConfig, SelfPlayConfig
 
 config = Config(
-    game=GameConfig(targets=("matmul:4,4,4",), basis_density=0.1),
-    demonstrations=DemonstrationConfig(density=0.25),
+    game=GameConfig(targets=("matmul:4,4,4",), basis_density=0.1, varied_density=True),
+    demonstrations=DemonstrationConfig(varied_density=True),
     network=NetworkConfig(
         width=256,
         layers=6,
@@ -30,12 +30,20 @@ config = Config(
         remat=True,
     ),
     search=SearchConfig(num_actions=32, num_simulations=32),
-    selfplay=SelfPlayConfig(num_games=8 * 1024, moves_per_step=2, kept_games=4),
+    selfplay=SelfPlayConfig(
+        num_games=8 * 1024,
+        moves_per_step=2,
+        kept_games=4,
+        continued_share=0.95,
+        continued_moves=4,
+        continued_basis_density=0.5,
+    ),
     learner=LearnerConfig(
         demonstration_steps=2500,
         updates_per_step=4,
         replay_batch=1024,
         demonstration_batch=1024,
+        best_games_share=0.5,
         microbatches=2,
         learning_rate=2e-4,
         warmup_updates=1000,
