@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from networks.fused_attention import fits, fused_attention
+from networks.fused_attention import Lines, fits, fused_attention
 
 # Up to this many scores a head, attention is written as broadcast products and sums: XLA fuses
 # them, where a batched matrix product of this size is all overhead.
@@ -75,41 +75,62 @@ def attend(
     return jnp.einsum("...hnm,...mhd->...nhd", weights, value)
 
 
-def attend_across(grids: Float[Array, "2 S S 3 heads d"]) -> Float[Array, "2 S S heads d"]:
-    """`attend` within each of S sequences: a row of one grid and the same column of another.
+def attend_across(cells: Float[Array, "N 3 heads d"], lines: Lines) -> Float[Array, "N heads d"]:
+    """`attend` within each of L sequences: a row of one grid and the same column of another.
 
     Args:
-        grids: what `ToHeads` made of the two, (2, S, S, 3, heads, d).
+        cells: what `ToHeads` made of the cells of both grids, (N, 3, heads, d).
+        lines: L, and the sizes of the grids.
 
     Returns:
-        (2, S, S, heads, d).
+        (N, heads, d).
     """
-    side = grids.shape[1]
-    if _is_fused(2 * side, grids):
-        flat = grids.reshape(1, 2 * side**2, *grids.shape[3:])
-        return fused_attention((flat,), side).reshape(*grids.shape[:3], *grids.shape[4:])
+    if _is_fused(lines.tokens, cells):
+        return fused_attention((cells[None],), lines)[0]
     # The second grid is transposed so that both have the shared mode in their rows, and transposed
     # back: otherwise unrelated rows would attend to each other.
-    lines = jnp.concatenate([grids[0], grids[1].swapaxes(0, 1)], axis=1)
-    first, second = jnp.split(attend(lines), 2, axis=1)
-    return jnp.stack([first, second.swapaxes(0, 1)])
+    first, second = _apart(cells, lines)
+    seen = attend(jnp.concatenate([first, second.swapaxes(0, 1)], axis=1))
+    first, second = jnp.split(seen, [lines.row], axis=1)
+    return _together((first, second.swapaxes(0, 1)))
 
 
 def attend_in_pairs(
     to_heads: Callable[[jax.Array], jax.Array],
     from_heads: Callable[[jax.Array, jax.Array], jax.Array],
-    grids: tuple[Float[Array, "S S C"], Float[Array, "S S C"]],
-) -> tuple[Float[Array, "S S C"], Float[Array, "S S C"]]:
+    grids: tuple[Float[Array, "L m C"], Float[Array, "n L C"]],
+) -> tuple[Float[Array, "L m C"], Float[Array, "n L C"]]:
     """A stage of attentive modes: a block over each row of one grid and that column of the other.
 
     Args:
         to_heads: a `ToHeads` of queries, keys and values, or what applies its parameters.
         from_heads: likewise a `FromHeads`.
-        grids: the two, (S, S, C) each.
+        grids: the two, (L, m, C) and (n, L, C).
     """
-    cells = jnp.stack(grids)
-    first, second = from_heads(cells, attend_across(to_heads(cells)))
-    return first, second
+    lines = lines_of(grids)
+    cells = _together(grids)
+    return _apart(from_heads(cells, attend_across(to_heads(cells), lines)), lines)
+
+
+def lines_of(grids: tuple[Float[Array, "*B L m C"], Float[Array, "*B n L C"]]) -> Lines:
+    """Rows of the first grid and columns of the second."""
+    (count, row, _), (column, columns, _) = (x.shape[-3:] for x in grids)
+    assert count == columns, "the grids share no mode there"
+    return Lines(count, row, column)
+
+
+def _together(grids: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """The cells of two grids, (N, ...)."""
+    return jnp.concatenate([x.reshape(-1, *x.shape[2:]) for x in grids])
+
+
+def _apart(cells: jax.Array, lines: Lines) -> tuple[jax.Array, jax.Array]:
+    """The grids (L, m, ...) and (n, L, ...) of cells (N, ...)."""
+    first, second = jnp.split(cells, [lines.count * lines.row])
+    return (
+        first.reshape(lines.count, lines.row, *cells.shape[1:]),
+        second.reshape(lines.column, lines.count, *cells.shape[1:]),
+    )
 
 
 def _are_few(count: int, length: int) -> bool:

@@ -27,6 +27,30 @@ _SCORES_OF_GRADIENT = 128 * 64
 _Sources = tuple[Float[Array, "B _ _ heads d"], ...]
 
 
+class Lines(NamedTuple):
+    """Which cells of two grids attend to each other: a row of the first, that column of the second.
+
+    Attributes:
+        count: L, rows of the first grid and columns of the second.
+        row: m, cells of a row of the first grid, (L, m).
+        column: n, cells of a column of the second grid, (n, L).
+    """
+
+    count: int
+    row: int
+    column: int
+
+    @property
+    def tokens(self) -> int:
+        """Cells of a line."""
+        return self.row + self.column
+
+    @property
+    def cells(self) -> int:
+        """Cells of both grids, those of the first before those of the second."""
+        return self.count * self.tokens
+
+
 def fits(count: int, size: int) -> bool:
     """Whether there can be so many queries of so many features: few, and whole tiles."""
     return count <= _MOST_QUERIES and size >= SMALLEST_TILE and size == power(size)
@@ -34,7 +58,7 @@ def fits(count: int, size: int) -> bool:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def fused_attention(
-    sources: _Sources, side: int = 0, interpret: bool = False
+    sources: _Sources, lines: Lines | None = None, interpret: bool = False
 ) -> Float[Array, "B N heads d"]:
     """Scaled dot-product attention within each of B sequences, with a float32 softmax.
 
@@ -42,38 +66,40 @@ def fused_attention(
         sources: of sequences that attend to themselves one array (B, N, 3, heads, d) of their
             queries, keys and values; otherwise the queries (B, N, 1, heads, d), and the keys and
             values (B, M, 2, heads, d) of other sequences.
-        side: if it is S > 0, a sequence is the cells of two S x S grids, N = 2 S^2, and a row of
-            the first grid and the same column of the second attend to themselves alone.
+        lines: of two grids, if a sequence is their cells, and only those of a line attend to each
+            other; otherwise all of a sequence do.
         interpret: run the kernels' definition by XLA, on any device.
 
     Returns:
         (B, N, heads, d), of the sources' dtype.
     """
     batch, count, _, heads, size = sources[0].shape
-    rows, columns = _tile_sizes(sources, side, _SCORES)
+    rows, columns = _tile_sizes(sources, lines, _SCORES)
     return pl.pallas_call(
-        functools.partial(_kernel, side=side, rows=rows, columns=columns),
+        functools.partial(_kernel, lines=lines, rows=rows, columns=columns),
         out_shape=jax.ShapeDtypeStruct((batch, count, heads, size), sources[0].dtype),
-        grid=(batch, side or 1, heads),
+        grid=(batch, lines.count if lines else 1, heads),
         in_specs=_inputs(sources),
         out_specs=_of_one_head(count, size),
         compiler_params=triton.CompilerParams(num_warps=max(1, rows * columns // 2048)),
-        cost_estimate=_costs(sources, side, products=2),
+        cost_estimate=_costs(sources, lines, products=2),
         interpret=interpret,
     )(sources[0], sources[-1], sources[-1])
 
 
-def _forward(sources: _Sources, side: int, interpret: bool) -> tuple[jax.Array, _Sources]:
-    return fused_attention(sources, side, interpret), sources
+def _forward(sources: _Sources, lines: Lines | None, interpret: bool) -> tuple[jax.Array, _Sources]:
+    return fused_attention(sources, lines, interpret), sources
 
 
-def _backward(side: int, interpret: bool, sources: _Sources, gradient: jax.Array) -> tuple:
+def _backward(
+    lines: Lines | None, interpret: bool, sources: _Sources, gradient: jax.Array
+) -> tuple:
     batch, count, _, heads, size = sources[0].shape
-    rows, columns = _tile_sizes(sources, side, _SCORES_OF_GRADIENT)
+    rows, columns = _tile_sizes(sources, lines, _SCORES_OF_GRADIENT)
     gradients = pl.pallas_call(
-        functools.partial(_gradient_kernel, side=side, rows=rows, columns=columns),
+        functools.partial(_gradient_kernel, lines=lines, rows=rows, columns=columns),
         out_shape=tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in sources),
-        grid=(batch, side or 1, heads),
+        grid=(batch, lines.count if lines else 1, heads),
         in_specs=[*_inputs(sources), _of_one_head(count, size)],
         out_specs=tuple(
             pl.BlockSpec((None, *x.shape[1:3], None, size), lambda b, _, head: (b, 0, 0, head, 0))
@@ -81,7 +107,7 @@ def _backward(side: int, interpret: bool, sources: _Sources, gradient: jax.Array
         ),
         compiler_params=triton.CompilerParams(num_warps=max(1, rows * columns // 1024)),
         # The scores and the gradient of the weights are made twice; that counts once.
-        cost_estimate=_costs(sources, side, products=5),
+        cost_estimate=_costs(sources, lines, products=5),
         interpret=interpret,
     )(sources[0], sources[-1], sources[-1], gradient)
     return (tuple(gradients),)
@@ -90,7 +116,7 @@ def _backward(side: int, interpret: bool, sources: _Sources, gradient: jax.Array
 fused_attention.defvjp(_forward, _backward)
 
 
-def _kernel(query, key, value, out, *, side: int, rows: int, columns: int) -> None:
+def _kernel(query, key, value, out, *, lines: Lines | None, rows: int, columns: int) -> None:
     """One head of tokens that attend to each other.
 
     Keys come ``columns`` at a time; the sums of the softmax are kept relative to the largest score
@@ -101,17 +127,17 @@ def _kernel(query, key, value, out, *, side: int, rows: int, columns: int) -> No
         key: to (M, d).
         value: to (M, d).
         out: to (N, d).
-        side: as in `fused_attention`.
+        lines: as in `fused_attention`.
         rows: tile of the queries, which holds all of them.
         columns: tile of the keys.
     """
     line = pl.program_id(1)
-    asking = Tile.at(0, rows, query, side, line)
+    asking = Tile.at(0, rows, query, lines, line)
     questions = asking.load(query)
 
     def add(step, carry):
         largest, total, mixed = carry
-        asked = Tile.at(step * columns, columns, key, side, line)
+        asked = Tile.at(step * columns, columns, key, lines, line)
         values = asked.load(value)
         scores = _scores(questions, asked.load(key), asked)
         above = jnp.maximum(largest, scores.max(axis=1))
@@ -122,13 +148,13 @@ def _kernel(query, key, value, out, *, side: int, rows: int, columns: int) -> No
 
     # A finite number, as the difference of two infinite ones is none.
     carry = jnp.full(rows, -1e30), jnp.zeros(rows), jnp.zeros(questions.shape)
-    steps = pl.cdiv(_attending(key.shape[0], side), columns)
+    steps = pl.cdiv(_attending(key.shape[0], lines), columns)
     _, total, mixed = jax.lax.fori_loop(0, steps, add, carry)
     asking.store(out, mixed / total[:, None])
 
 
 def _gradient_kernel(
-    query, key, value, gradient, *outputs, side: int, rows: int, columns: int
+    query, key, value, gradient, *outputs, lines: Lines | None, rows: int, columns: int
 ) -> None:
     """The gradients of one head of tokens that attend to each other, for all of its sources.
 
@@ -141,17 +167,17 @@ def _gradient_kernel(
         value: to (M, d).
         gradient: of the output, to (N, d).
         outputs: to (N, 3, d); or to (N, 1, d) and (M, 2, d).
-        side: as in `fused_attention`.
+        lines: as in `fused_attention`.
         rows: tile of the queries, which holds all of them.
         columns: tile of the keys.
     """
     line = pl.program_id(1)
-    asking = Tile.at(0, rows, query, side, line)
+    asking = Tile.at(0, rows, query, lines, line)
     questions, received = (asking.load(x) for x in (query, gradient))
 
     def load(step):
         """A tile of keys, the scores and the gradient of the weights."""
-        asked = Tile.at(step * columns, columns, key, side, line)
+        asked = Tile.at(step * columns, columns, key, lines, line)
         keys, values = (asked.load(x) for x in (key, value))
         return (
             asked,
@@ -169,7 +195,7 @@ def _gradient_kernel(
         mean = mean * shrink + (weights * of_weights).sum(axis=1)
         return above, total * shrink + weights.sum(axis=1), mean
 
-    steps = pl.cdiv(_attending(key.shape[0], side), columns)
+    steps = pl.cdiv(_attending(key.shape[0], lines), columns)
     carry = jnp.full(rows, -1e30), jnp.zeros(rows), jnp.zeros(rows)
     largest, total, mean = jax.lax.fori_loop(0, steps, add, carry)
     mean = mean / total
@@ -202,17 +228,25 @@ class Tile(NamedTuple):
     exists: Bool[Array, "tile"]
 
     @classmethod
-    def at(cls, start: jax.Array | int, tile: int, reference, side: int, line: jax.Array):
+    def at(
+        cls,
+        start: jax.Array | int,
+        tile: int,
+        reference,
+        lines: Lines | None,
+        line: jax.Array,
+    ):
         """The tile from number ``start`` of a reference whose first axis is the sequence.
 
-        ``line`` is the row of the first grid and column of the second, if ``side`` is not 0.
+        With ``lines`` the numbers count the cells of the one ``line``.
         """
         number = start + jax.lax.iota(jnp.int32, tile)
-        exists = number < _attending(reference.shape[0], side)
-        if not side:
+        exists = number < _attending(reference.shape[0], lines)
+        if lines is None:
             return cls(number, exists)
-        of_column = side * side + (number - side) * side + line
-        return cls(jnp.where(number < side, line * side + number, of_column), exists)
+        of_row = line * lines.row + number
+        of_column = lines.count * lines.row + (number - lines.row) * lines.count + line
+        return cls(jnp.where(number < lines.row, of_row, of_column), exists)
 
     def load(self, reference) -> Float[Array, "tile d"]:
         """Its rows of a reference to (N, d), zeros past the end."""
@@ -241,15 +275,15 @@ def _scores(
     return jnp.where(asked.exists[None], scores, -jnp.inf)
 
 
-def _attending(tokens: int, side: int) -> int:
+def _attending(tokens: int, lines: Lines | None) -> int:
     """How many of the tokens of a sequence attend to each other."""
-    return 2 * side if side else tokens
+    return lines.tokens if lines else tokens
 
 
-def _costs(sources: _Sources, side: int, products: int) -> pl.CostEstimate:
+def _costs(sources: _Sources, lines: Lines | None, products: int) -> pl.CostEstimate:
     """Of so many products of a size of the scores by the features, padding left out."""
     (batch, count, _, heads, size), length = sources[0].shape, sources[-1].shape[1]
-    scores = batch * heads * count * _attending(length, side)
+    scores = batch * heads * count * _attending(length, lines)
     numbers = products // 2 * sum(x.size for x in sources)
     return pl.CostEstimate(
         flops=2 * products * scores * size,
@@ -272,10 +306,10 @@ def _of_one_head(tokens: int, size: int, *index: int) -> pl.BlockSpec:
     )
 
 
-def _tile_sizes(sources: _Sources, side: int, scores: int) -> tuple[int, int]:
+def _tile_sizes(sources: _Sources, lines: Lines | None, scores: int) -> tuple[int, int]:
     """Queries that a program holds, all of them, and keys that it holds at a time."""
     rows, columns = (
-        max(SMALLEST_TILE, power(_attending(x.shape[1], side))) for x in (sources[0], sources[-1])
+        max(SMALLEST_TILE, power(_attending(x.shape[1], lines))) for x in (sources[0], sources[-1])
     )
     return rows, min(columns, _MOST_KEYS, scores // rows)
 

@@ -2,8 +2,7 @@
 
 As layers it is about eight kernels, most of which read all cells from memory and write as many.
 Here a program keeps the cells of some lines in registers through the whole attention block. A line
-is a row of the first grid and the same column of the second: 2S tokens that attend to each other
-alone.
+is a row of the first grid and the same column of the second: tokens that only see each other.
 """
 
 import functools
@@ -19,8 +18,15 @@ from jax.extend import core
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float, Int32
 
-from networks.attention import BlockConfig, FromHeads, ToHeads, attend_in_pairs, generation
-from networks.fused_attention import SMALLEST_TILE, Tile, power
+from networks.attention import (
+    BlockConfig,
+    FromHeads,
+    ToHeads,
+    attend_in_pairs,
+    generation,
+    lines_of,
+)
+from networks.fused_attention import SMALLEST_TILE, Lines, Tile, power
 
 # A tile holds the tokens of as many whole lines as fit into so many rows. Each row gets a score for
 # each, and those of other lines are made for nothing. A program has one tile and four warps, which
@@ -39,22 +45,22 @@ _HIDDEN = 64
 
 # Of `ToHeads` and of `FromHeads`.
 _Params = tuple[dict, dict]
-_Grids = tuple[Float[Array, "*B S S C"], Float[Array, "*B S S C"]]
+_Grids = tuple[Float[Array, "*B L m C"], Float[Array, "*B n L C"]]
 
 
-def is_fused(block: BlockConfig, *grids: Float[Array, "S S C"]) -> bool:
+def is_fused(block: BlockConfig, grids: _Grids) -> bool:
     """Whether `fused_stage` can and should run: in bfloat16, with whole tiles.
 
     Its tiles are for the shared memory and the registers of Hopper.
     """
-    side, _, width = grids[0].shape
+    width = grids[0].shape[-1]
     sizes = width, block.head_dim
     return (
         all(x.dtype == jnp.bfloat16 for x in (block, *grids))
         and all(size >= SMALLEST_TILE and size == power(size) for size in sizes)
         and width <= _MOST_FEATURES
         and width * block.head_dim <= _LARGEST_MATRIX
-        and 2 * side <= _ROWS
+        and lines_of(grids).tokens <= _ROWS
         and generation() == 9
     )
 
@@ -69,11 +75,11 @@ def fused_stage(
     Args:
         block: sizes of the attention block.
         params: float32 parameters of a `ToHeads` and of a `FromHeads`.
-        grids: two grids (S, S, C).
+        grids: two grids, (L, m, C) and (n, L, C).
         interpret: run the kernel's definition by XLA, on any device.
 
     Returns:
-        Two grids (S, S, C) of their dtype.
+        Two such grids of their dtype.
     """
     leaves, tree = jax.tree.flatten(params)
     static = {"block": block, "tree": tree, "interpret": interpret}
@@ -92,9 +98,9 @@ def layers(block: BlockConfig, params: _Params, grids: _Grids) -> _Grids:
     return attend_in_pairs(to_heads, from_heads, grids)
 
 
-# The stage of B games, two grids (B, S, S, C); or of agents, if all arrays begin with so many axes
-# of them. What `jax.vmap` maps over becomes more games or more agents: a kernel that is mapped runs
-# programs for each game alone, which fill few tiles.
+# The stage of B games, two grids (B, L, m, C) and (B, n, L, C); or of agents, if all arrays begin
+# with so many axes of them. What `jax.vmap` maps over becomes more games or more agents: a kernel
+# that is mapped runs programs for each game alone, which fill few tiles.
 #
 # It is no `jax.custom_vjp`, for which `jax.vmap` makes the gradient of parameters game by game; and
 # no `jax.custom_jvp`, inside of which it cannot map the `jax.custom_vjp` of attention.
@@ -159,7 +165,8 @@ mlir.register_lowering(_stage, mlir.lower_fun(_run))
 
 
 def _call(block: BlockConfig, interpret: bool, params: _Params, grids: _Grids) -> _Grids:
-    games, side, _, width = grids[0].shape
+    games, *_, width = grids[0].shape
+    lines = lines_of(grids)
     to_heads, from_heads = jax.tree.map(
         lambda x: x.astype(block.dtype) if x.ndim > 1 else x, params
     )
@@ -167,48 +174,48 @@ def _call(block: BlockConfig, interpret: bool, params: _Params, grids: _Grids) -
     kernel = to_heads["DenseGeneral_0"]["kernel"].transpose(1, 2, 0, 3)
     cells = tuple(x.reshape(-1, width) for x in grids)
     found = pl.pallas_call(
-        functools.partial(_kernel, side=side),
+        functools.partial(_kernel, lines=lines),
         out_shape=tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in cells),
-        grid=(pl.cdiv(games * side, _ROWS // (2 * side)),),
+        grid=(pl.cdiv(games * lines.count, _ROWS // lines.tokens),),
         compiler_params=triton.CompilerParams(num_warps=_WARPS, num_stages=_STAGES),
         cost_estimate=_costs(block, [*jax.tree.leaves(params), *grids]),
         interpret=interpret,
     )(*cells, to_heads["LayerNorm_0"], kernel, from_heads)
-    first, second = (x.reshape(grids[0].shape) for x in found)
+    first, second = (x.reshape(grid.shape) for x, grid in zip(found, grids, strict=True))
     return first, second
 
 
 def _costs(block: BlockConfig, operands: list[jax.Array]) -> pl.CostEstimate:
     """Of the products of the layers, padding and scores of other lines left out."""
-    *params, first, _ = operands
-    side, width = first.shape[-2:]
-    tokens, heads, hidden = 2 * first.size // width, block.heads, block.mlp_factor * width
-    scores = heads * 2 * side
+    *params, first, second = operands
+    width, size = first.shape[-1], first.size + second.size
+    tokens, heads, hidden = size // width, block.heads, block.mlp_factor * width
+    scores = heads * lines_of((first, second)).tokens
     products = 4 * width * heads * block.head_dim + 2 * scores * block.head_dim + 2 * width * hidden
     return pl.CostEstimate(
         flops=2 * tokens * products,
         transcendentals=tokens * (scores + hidden),
-        bytes_accessed=(4 * first.size + sum(x.size for x in params)) * first.dtype.itemsize,
+        bytes_accessed=(2 * size + sum(x.size for x in params)) * first.dtype.itemsize,
     )
 
 
-def _kernel(first, second, norm: dict, kernel, from_heads: dict, *outputs, side: int) -> None:
+def _kernel(first, second, norm: dict, kernel, from_heads: dict, *outputs, lines: Lines) -> None:
     """A stage of the lines of one tile.
 
     Matrices are bfloat16 and read a head or `_HIDDEN` units at a time. Vectors, sums and the cells
     between the products are float32.
 
     Args:
-        first: reference to the first grid of all games, (B S^2, C).
-        second: to the second grid.
+        first: reference to the first grid of all games, (B L m, C).
+        second: to the second grid, (B n L, C).
         norm: to scale and bias (C,) of the first layer norm.
         kernel: to the maps to the heads, (3, heads, C, d).
         from_heads: to the parameters of `FromHeads`.
         outputs: to both grids after the stage.
-        side: S.
+        lines: of a game.
     """
-    lines = _Lines.at(pl.program_id(0), side, first.shape[0])
-    cells = lines.load(first, second)
+    tokens = _Tokens.at(pl.program_id(0), lines, first.shape[0])
+    cells = tokens.load(first, second)
     dtype, size = first.dtype, kernel.shape[-1]
     projection, up, down = (from_heads[x] for x in ("DenseGeneral_0", "Dense_0", "Dense_1"))
 
@@ -216,7 +223,7 @@ def _kernel(first, second, norm: dict, kernel, from_heads: dict, *outputs, side:
         query, key, value = (triton.dot(normed, kernel[i, head]).astype(dtype) for i in range(3))
         scores = triton.dot(query, key, trans_b=True)
         # Rows without a token make a line of their own: with no score at all they would get NaNs.
-        scores = jnp.where(lines.line[:, None] == lines.line[None], scores, -jnp.inf)
+        scores = jnp.where(tokens.line[:, None] == tokens.line[None], scores, -jnp.inf)
         scores -= scores.max(axis=1)[:, None]
         weights = jnp.exp2(scores * (size**-0.5 * math.log2(math.e)))
         mixed = triton.dot(weights.astype(dtype), value) / weights.sum(axis=1)[:, None]
@@ -240,10 +247,10 @@ def _kernel(first, second, norm: dict, kernel, from_heads: dict, *outputs, side:
 
     normed = _layer_norm(cells, from_heads["LayerNorm_0"]).astype(dtype)
     cells += down["bias"][:]
-    lines.store(jax.lax.fori_loop(0, units // tile, add_units, cells), *outputs)
+    tokens.store(jax.lax.fori_loop(0, units // tile, add_units, cells), *outputs)
 
 
-class _Lines(NamedTuple):
+class _Tokens(NamedTuple):
     """The tokens of the lines of a tile, one line after the other.
 
     Attributes:
@@ -256,19 +263,22 @@ class _Lines(NamedTuple):
     tiles: tuple[Tile, Tile]
 
     @classmethod
-    def at(cls, number: jax.Array, side: int, cells: int) -> "_Lines":
-        """The tile of a number; the games have so many cells in a grid."""
-        row, count = jax.lax.iota(jnp.int32, _ROWS), _ROWS // (2 * side)
-        line, token = _divide(row, 2 * side)
-        game, of_game = _divide(number * count + line, side)
-        begin = game * side**2
-        exists = (line < count) & (begin < cells)
-        places = of_game * side + token, (token - side) * side + of_game
-        masks = exists & (token < side), exists & (token >= side)
+    def at(cls, number: jax.Array, lines: Lines, cells: int) -> "_Tokens":
+        """The tile of a number; the games have so many ``cells`` in their first grid."""
+        row, count = jax.lax.iota(jnp.int32, _ROWS), _ROWS // lines.tokens
+        line, token = _divide(row, lines.tokens)
+        game, of_game = _divide(number * count + line, lines.count)
+        games = cells // (lines.count * lines.row)
+        exists = (line < count) & (game < games)
+        places = (
+            (game * lines.count + of_game) * lines.row + token,
+            (game * lines.column + token - lines.row) * lines.count + of_game,
+        )
+        masks = exists & (token < lines.row), exists & (token >= lines.row)
         first, second = (
             # Where nothing exists the place lies outside, too.
-            Tile(jnp.where(mask, begin + place, cells), mask)
-            for place, mask in zip(places, masks, strict=True)
+            Tile(jnp.where(mask, place, games * lines.count * size), mask)
+            for place, mask, size in zip(places, masks, lines[1:], strict=True)
         )
         return cls(line, (first, second))
 

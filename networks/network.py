@@ -98,11 +98,16 @@ class AgentNetwork(nn.Module):
         self.value = ValueHead(c.value_width, c.quantiles, float(self.game.max_moves))
 
     def encode(self, state: State) -> Memory:
-        """Embeds a state as the memory that the policy head attends to."""
+        """Embeds a state as the memory that the policy head attends to.
+
+        Entries outside of the corner of the action space are zero and not looked at.
+        """
         planes = state.residual[None].astype(jnp.int32)
         if state.history is not None:
             past = self.game.ring.reduce(jax.vmap(outer)(state.history))
             planes = jnp.concatenate([planes, past])
+        u, v, w = self.space.sides
+        planes = planes[:, :u, :v, :w]
         scalars = state.moves[None] / self.game.max_moves
         return self.policy.remember(self.torso(planes.astype(jnp.float32), scalars))
 

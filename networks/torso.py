@@ -1,7 +1,8 @@
 """The torso: attentive modes over three grids (paper, Supplementary A.1.1, Extended Data Fig. 3).
 
-The S x S x S input is read as three S x S grids whose cells hold the entries along the missing
-mode. Each layer attends three times, once for each pair of grids, along the mode the two share.
+The U x V x W input, a cube in the paper, is read as three grids whose cells hold the entries along
+the missing mode. Each layer attends three times, once for each pair of grids, along the mode that
+the two share.
 """
 
 import flax.linen as nn
@@ -19,7 +20,7 @@ _PAIRS = ((0, 1), (2, 0), (1, 2))
 
 
 class AttentiveModes(nn.Module):
-    """Three stages of S parallel self-attentions over 2S cells.
+    """Three stages of parallel self-attentions over rows of one grid with columns of another.
 
     Attributes:
         block: sizes of the attention block.
@@ -30,8 +31,8 @@ class AttentiveModes(nn.Module):
     separate_stages: bool
 
     @nn.compact
-    def __call__(self, grids: list[Float[Array, "S S C"]]) -> list[Float[Array, "S S C"]]:
-        """Maps three grids (S, S, C) to as many."""
+    def __call__(self, grids: list[Float[Array, "_ _ C"]]) -> list[Float[Array, "_ _ C"]]:
+        """Maps the grids (U, V, C), (W, U, C) and (V, W, C) to as many."""
         count = len(_PAIRS) if self.separate_stages else 1
         blocks = [(ToHeads(self.block, 3), FromHeads(self.block)) for _ in range(count)]
         grids = list(grids)
@@ -39,7 +40,7 @@ class AttentiveModes(nn.Module):
             to_heads, from_heads = blocks[stage % count]
             pair = grids[first], grids[second]
             # Parameters come into being where modules are called.
-            if is_fused(self.block, *pair) and not self.is_initializing():
+            if is_fused(self.block, pair) and not self.is_initializing():
                 params = to_heads.variables["params"], from_heads.variables["params"]
                 pair = fused_stage(self.block, params, pair)
             else:
@@ -67,14 +68,16 @@ class Torso(nn.Module):
 
     @nn.compact
     def __call__(
-        self, planes: Float[Array, "T S S S"], scalars: Float[Array, "N"]
-    ) -> Float[Array, "3*S*S C"]:
-        """Embeds planes (T, S, S, S) and scalars (N,), both float32, as (3 S^2, C)."""
-        side, dtype = planes.shape[-1], self.block.dtype
+        self, planes: Float[Array, "T U V W"], scalars: Float[Array, "N"]
+    ) -> Float[Array, "M C"]:
+        """Embeds planes (T, U, V, W) and scalars (N,), both float32, as (U V + W U + V W, C)."""
+        dtype = self.block.dtype
         grids = []
         for axes in _GRIDS:
-            cells = planes.transpose(axes).reshape(side, side, -1)
-            plane = nn.Dense(side * side)(scalars).reshape(side, side, 1)
+            entries = planes.transpose(axes)
+            rows, columns = entries.shape[:2]
+            cells = entries.reshape(rows, columns, -1)
+            plane = nn.Dense(rows * columns)(scalars).reshape(rows, columns, 1)
             cells = jnp.concatenate([cells, plane], axis=-1)
             # A random bias keeps empty cells off zero, where a layer norm's gradient explodes.
             embed = nn.Dense(self.width, bias_init=nn.initializers.normal(1.0), dtype=dtype)
@@ -83,4 +86,4 @@ class Torso(nn.Module):
         # Not a scan, whose stacked parameters and carry are copied at every layer.
         for index in range(self.layers):
             grids = layer(self.block, self.separate_stages, name=f"layer_{index}")(grids)
-        return jnp.concatenate(grids).reshape(-1, self.width)
+        return jnp.concatenate([grid.reshape(-1, self.width) for grid in grids])

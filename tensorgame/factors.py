@@ -9,6 +9,7 @@ over tokens is a distribution over distinct moves.
 
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -59,20 +60,24 @@ class ActionSpace:
         ring: the coefficient ring.
         side: S, entries of a factor.
         token_size: d, entries of a token; divides S.
+        corner: of u, v and w the first entries that may be other than zero; by default all S.
+            Tokens of others alone are left out.
     """
 
     ring: Ring
     side: int
     token_size: int
+    corner: tuple[int, int, int] | None = None
 
     @property
-    def tokens_per_factor(self) -> int:
-        return self.side // self.token_size
+    def sides(self) -> tuple[int, int, int]:
+        """Entries of u, v and w that may be other than zero."""
+        return self.corner or (self.side,) * 3
 
     @property
     def num_tokens(self) -> int:
-        """K = 3 S / d."""
-        return 3 * self.tokens_per_factor
+        """k, 3 S / d if no tokens are left out."""
+        return len(self._factors)
 
     @property
     def vocabulary(self) -> int:
@@ -82,8 +87,24 @@ class ActionSpace:
     @property
     def size(self) -> int:
         """The number of actions, a Python integer."""
-        factors = self.ring.num_symbols**self.side - 1
-        return factors**3 // self.ring.num_units**2
+        factors = [self.ring.num_symbols**side - 1 for side in self.sides]
+        return math.prod(factors) // self.ring.num_units**2
+
+    @functools.cached_property
+    def _counts(self) -> tuple[int, int, int]:
+        """Tokens of u, v and w."""
+        u, v, w = (-(-side // self.token_size) for side in self.sides)
+        return u, v, w
+
+    @functools.cached_property
+    def _factors(self) -> np.ndarray:
+        """Which factor each token belongs to: (k,)."""
+        return np.repeat(np.arange(3), self._counts)
+
+    @functools.cached_property
+    def _places(self) -> np.ndarray:
+        """The place of each token in its factor: (k,)."""
+        return np.concatenate([np.arange(count) for count in self._counts])
 
     @functools.cached_property
     def _entries(self) -> np.ndarray:
@@ -98,7 +119,7 @@ class ActionSpace:
 
     @functools.cached_property
     def legal(self) -> np.ndarray:
-        """Tokens that keep an action canonical and non-null: (k, 2, V), bool.
+        """Tokens that keep an action canonical, non-null and in its corner: (k, 2, V), bool.
 
         Indexed by position and by whether the factor already has a non-zero entry. An all-zero
         prefix must meet a non-zero entry by the factor's last token, and in u and v that entry must
@@ -106,34 +127,42 @@ class ActionSpace:
         """
         leading = self._entries[np.arange(self.vocabulary), (self._entries != 0).argmax(axis=1)]
         legal = np.ones((self.num_tokens, 2, self.vocabulary), bool)
-        for position in range(self.num_tokens):
-            factor, place = divmod(position, self.tokens_per_factor)
-            if place == self.tokens_per_factor - 1:
+        for position, (factor, place) in enumerate(zip(self._factors, self._places, strict=True)):
+            if place == self._counts[factor] - 1:
+                inside = self.sides[factor] - place * self.token_size
+                legal[position] &= ~self._entries[:, inside:].any(axis=1)
                 legal[position, 0] &= self.nonzero
             if factor < 2:
                 legal[position, 0] &= self.ring.is_canonical(leading) | ~self.nonzero
         return legal
 
-    def starts_factor(self, position: jax.Array | int) -> jax.Array | bool:
-        """Whether the token at ``position`` is the first of a factor."""
-        return position % self.tokens_per_factor == 0
+    def starts_factor(self, position: jax.Array | int) -> Bool[Array, ""]:
+        """Whether the token at ``position`` is the first of a factor; true past the last."""
+        return jnp.asarray(np.append(self._places == 0, True))[position]
 
     def started(self, tokens: Int32[Array, "*batch k"]) -> Bool[Array, "*batch k"]:
         """Whether the factor of each token (..., k) is non-zero before it: bool (..., k)."""
         nonzero = jnp.asarray(self.nonzero)[tokens]
-        by_factor = nonzero.reshape(*tokens.shape[:-1], 3, self.tokens_per_factor)
-        seen = jnp.cumsum(by_factor, axis=-1) - by_factor > 0
-        return seen.reshape(tokens.shape)
+        is_earlier = np.tri(self.num_tokens, k=-1, dtype=bool)
+        is_earlier &= self._factors[:, None] == self._factors
+        return (nonzero[..., None, :] & is_earlier).any(axis=-1)
 
     def encode(self, actions: Integer[Array, "*batch 3 S"]) -> Int32[Array, "*batch k"]:
         """Tokens (..., k), int32, of canonical actions (..., 3, S)."""
         coefficients = jnp.asarray(self.ring.coefficients, jnp.int8)
         symbols = jnp.searchsorted(coefficients, actions.astype(jnp.int8), method="compare_all")
-        digits = symbols.reshape(*actions.shape[:-2], self.num_tokens, self.token_size)
+        digits = symbols.reshape(*actions.shape[:-1], -1, self.token_size)
         weights = self.ring.num_symbols ** np.arange(self.token_size)[::-1]
-        return jnp.sum(digits * jnp.asarray(weights, jnp.int32), axis=-1)
+        tokens = jnp.sum(digits * jnp.asarray(weights, jnp.int32), axis=-1)
+        kept = [tokens[..., factor, :count] for factor, count in enumerate(self._counts)]
+        return jnp.concatenate(kept, axis=-1)
 
     def decode(self, tokens: Int32[Array, "*batch k"]) -> Int8[Array, "*batch 3 S"]:
         """Actions (..., 3, S), int8, of tokens (..., k)."""
         entries = jnp.asarray(self._entries, jnp.int8)[tokens]
-        return entries.reshape(*tokens.shape[:-1], 3, self.side)
+        factors = []
+        for of_factor in jnp.split(entries, np.cumsum(self._counts)[:-1], axis=-2):
+            factor = of_factor.reshape(*tokens.shape[:-1], -1)
+            missing = self.side - factor.shape[-1]
+            factors.append(jnp.pad(factor, [(0, 0)] * (factor.ndim - 1) + [(0, missing)]))
+        return jnp.stack(factors, axis=-2)

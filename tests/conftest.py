@@ -153,9 +153,15 @@ def every_action() -> Callable[[ActionSpace], np.ndarray]:
         return leading == 1 if modulus else leading > 0
 
     def enumerate_actions(space: ActionSpace) -> np.ndarray:
-        ring, side = space.ring, space.side
-        factors = [f for f in itertools.product(ring.coefficients, repeat=side) if any(f)]
-        canonical = [factor for factor in factors if is_canonical(factor, ring.modulus)]
-        return np.array(list(itertools.product(canonical, canonical, factors)), np.int8)
+        ring = space.ring
+        factors = [
+            [
+                factor + (0,) * (space.side - side)
+                for factor in itertools.product(ring.coefficients, repeat=side)
+                if any(factor) and (mode == 2 or is_canonical(factor, ring.modulus))
+            ]
+            for mode, side in enumerate(space.sides)
+        ]
+        return np.array(list(itertools.product(*factors)), np.int8)
 
     return enumerate_actions

@@ -15,6 +15,7 @@ from training.step import make_init, make_step
 ROOT = pathlib.Path(__file__).parents[1]
 DEVICES = {
     "colab_t4_222": 1,
+    "cpu_ladder": 1,
     "cpu_strassen": 1,
     "cpu_strassen_z": 1,
     "h200_1_333": 1,

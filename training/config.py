@@ -189,6 +189,17 @@ class Config:
         return max(target.side for target in self.targets)
 
     @property
+    def corner(self) -> tuple[int, int, int]:
+        """Sides of the corner of that cube that no position leaves.
+
+        Signed permutations and padded demonstrations use the whole cube.
+        """
+        if self.game.signed_permutations or self.demonstrations.padded:
+            return (self.side,) * 3
+        u, v, w = np.max([target.shape for target in self.targets], axis=0).tolist()
+        return u, v, w
+
+    @property
     def target_shares(self) -> np.ndarray:
         """Probability of each target, float64."""
         weights = np.array(self.game.target_weights or [1.0] * len(self.targets))
@@ -229,7 +240,7 @@ class Config:
             side = self.side
             fits = [d for d in range(1, side + 1) if self.ring.num_symbols**d <= MAX_VOCABULARY]
             size = max(d for d in fits if side % d == 0)
-        return ActionSpace(self.ring, self.side, size)
+        return ActionSpace(self.ring, self.side, size, self.corner)
 
     @property
     def agent(self) -> AgentNetwork:

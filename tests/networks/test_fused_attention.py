@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from networks.fused_attention import fits, fused_attention
+from networks.fused_attention import Lines, fits, fused_attention
 from training.flops import count_flops
 
 INTERPRET = jax.default_backend() != "gpu"
@@ -69,22 +69,25 @@ def test_many_positions_at_once_are_each_on_its_own():
         np.testing.assert_array_equal(own, fused_attention((alone,), interpret=INTERPRET))
 
 
-@pytest.mark.parametrize("side", [4, 9])
-def test_rows_of_a_grid_attend_to_the_columns_of_another(side):
-    (cells,) = random_sources(2, 2 * side**2, 0, 2, 32, "bfloat16")
+@pytest.mark.parametrize("lines", [Lines(4, 4, 4), Lines(9, 9, 9), Lines(5, 12, 3)])
+def test_rows_of_a_grid_attend_to_the_columns_of_another(lines):
+    (cells,) = random_sources(2, lines.cells, 0, 2, 32, "bfloat16")
     received = jax.random.normal(jax.random.key(1), by_definition((cells,)).shape)
 
     def value_and_gradient(function):
         return jax.value_and_grad(lambda x: (function(x) * received).sum())(cells)
 
     def line_by_line(cells):
-        grids = cells.reshape(2, 2, side, side, *cells.shape[2:])
-        lines = jnp.concatenate([grids[:, 0], grids[:, 1].swapaxes(1, 2)], axis=2)
-        seen = jax.vmap(lambda x: by_definition((x,)))(lines)
-        first, second = jnp.split(seen, 2, axis=2)
-        return jnp.stack([first, second.swapaxes(1, 2)], axis=1).reshape(received.shape)
+        count, row, column = lines
+        first, second = jnp.split(cells, [count * row], axis=1)
+        first = first.reshape(2, count, row, *cells.shape[2:])
+        second = second.reshape(2, column, count, *cells.shape[2:]).swapaxes(1, 2)
+        seen = jax.vmap(lambda x: by_definition((x,)))(jnp.concatenate([first, second], axis=2))
+        first, second = jnp.split(seen, [row], axis=2)
+        found = first, second.swapaxes(1, 2)
+        return jnp.concatenate([x.reshape(2, -1, *x.shape[3:]) for x in found], axis=1)
 
-    found, own = value_and_gradient(lambda x: fused_attention((x,), side, INTERPRET))
+    found, own = value_and_gradient(lambda x: fused_attention((x,), lines, INTERPRET))
     value, expected = value_and_gradient(line_by_line)
     np.testing.assert_allclose(found, value, rtol=0.02)
     own, expected = own.astype(jnp.float32), expected.astype(jnp.float32)
@@ -112,7 +115,8 @@ def test_its_model_flops_are_those_of_attention():
     batch = tuple(jnp.stack([x, x]) for x in sources)
     found = count_flops(jax.vmap(lambda *x: fused_attention(x)), *batch)
     assert found == count_flops(jax.vmap(lambda *x: by_definition(x)), *batch)
-    (cells,) = random_sources(2, 2 * 9**2, 0, 2, 32, "bfloat16")
-    lines = random_sources(2 * 9, 2 * 9, 0, 2, 32, "bfloat16")
-    found = count_flops(lambda x: fused_attention((x,), 9), cells)
-    assert found == count_flops(by_definition, lines)
+    lines = Lines(5, 12, 3)
+    (cells,) = random_sources(2, lines.cells, 0, 2, 32, "bfloat16")
+    each = random_sources(2 * lines.count, lines.tokens, 0, 2, 32, "bfloat16")
+    found = count_flops(lambda x: fused_attention((x,), lines), cells)
+    assert found == count_flops(by_definition, each)

@@ -11,14 +11,21 @@ from jax.sharding import PartitionSpec
 from networks import fused_stage as module
 from networks import torso
 from networks.attention import BlockConfig
+from networks.fused_attention import Lines
 from networks.fused_stage import fused_stage, is_fused, layers
 from networks.torso import AttentiveModes, Torso
 from training.flops import count_flops
 
 INTERPRET = jax.default_backend() != "gpu"
-# Games, S, C, heads, d, hidden units over C: lines that end within a game and within a tile, one
-# line a tile, tiles without any, and a hidden layer that is no power of two.
-SHAPES = [(3, 4, 64, 4, 16, 2), (2, 9, 128, 1, 32, 1), (1, 25, 16, 2, 16, 2), (5, 3, 16, 2, 32, 3)]
+# Games, lines, C, heads, d, hidden units over C: lines that end within a game and within a tile,
+# long rows and long columns, one line a tile, tiles without any, a hidden layer that is no power
+# of two.
+SHAPES = [
+    (3, Lines(4, 4, 4), 64, 4, 16, 2),
+    (2, Lines(9, 12, 6), 128, 1, 32, 1),
+    (1, Lines(25, 25, 25), 16, 2, 16, 2),
+    (5, Lines(3, 2, 4), 16, 2, 32, 3),
+]
 SMALL = SHAPES[-1]
 
 
@@ -29,8 +36,8 @@ def block_of(shape, dtype="bfloat16"):
 
 def random_inputs(shape, agents=()):
     """Parameters of no special value, of so many agents, and the grids of some games."""
-    games, side, width, *_ = shape
-    grids = [jax.ShapeDtypeStruct((side, side, width), jnp.bfloat16)] * 3
+    games, lines, width, *_ = shape
+    grids = [jax.ShapeDtypeStruct((2, 2, width), jnp.bfloat16)] * 3
     init = AttentiveModes(block_of(shape), separate_stages=False).init
     params = jax.eval_shape(init, jax.random.key(0), grids)["params"]
     rng = np.random.default_rng(0)
@@ -39,8 +46,9 @@ def random_inputs(shape, agents=()):
         return jnp.asarray(scale * rng.normal(size=(*agents, *shape)), dtype)
 
     params = jax.tree.map(lambda x: draw(x.shape, x.dtype, 2 / np.sqrt(width)), params)
-    cells = (games, side, side, width)
-    grids = draw(cells, jnp.bfloat16), draw(cells, jnp.bfloat16)
+    sizes = (lines.count, lines.row), (lines.column, lines.count)
+    first, second = (draw((games, *size, width), jnp.bfloat16) for size in sizes)
+    grids = first, second
     return (params["ToHeads_0"], params["FromHeads_0"]), grids
 
 
@@ -116,7 +124,8 @@ def loss_of(function, shape, wrap=lambda x: x):
 
     def loss(params, grids):
         first, second = jax.vmap(stage, (None, 0))(params, grids)
-        return (first.astype(jnp.float32) * jnp.sin(second.astype(jnp.float32))).mean()
+        first, second = (x.astype(jnp.float32) for x in (first, second))
+        return (first.mean(axis=(1, 2)) * jnp.sin(second).mean(axis=(1, 2))).mean()
 
     return loss
 
@@ -184,7 +193,7 @@ def test_it_translates_for_a_gpu(shape, translate):
     assert translate(traced).count("xla.gpu.triton") == 1
 
 
-@pytest.mark.parametrize("shape", [SHAPES[1], (2, 25, 64, 1, 32, 4)])
+@pytest.mark.parametrize("shape", [SHAPES[1], (2, Lines(25, 25, 25), 64, 1, 32, 4)])
 def test_its_model_flops_are_those_of_the_layers(shape):
     inputs = random_inputs(shape)
     expected = count_flops(of_games(layers, shape), *inputs)
@@ -195,7 +204,7 @@ def test_its_model_flops_are_those_of_the_layers(shape):
 def test_a_torso_has_the_same_parameters_and_values_with_it(monkeypatch, remat):
     block = BlockConfig(heads=2, head_dim=16, mlp_factor=2, dtype=jnp.dtype(jnp.bfloat16))
     network = Torso(16, layers=1, block=block, separate_stages=True, remat=remat)
-    inputs = jax.random.normal(jax.random.key(0), (2, 1, 3, 3, 3)), jnp.ones((2, 1))
+    inputs = jax.random.normal(jax.random.key(0), (2, 1, 3, 4, 2)), jnp.ones((2, 1))
 
     def run():
         params = jax.jit(network.init)(jax.random.key(1), *(x[0] for x in inputs))
@@ -217,16 +226,20 @@ def test_a_torso_has_the_same_parameters_and_values_with_it(monkeypatch, remat):
 
 def test_it_is_for_hopper_bfloat16_and_whole_tiles(monkeypatch):
     def fits(shape, dtype="bfloat16"):
-        _, side, width, *_ = shape
-        return is_fused(block_of(shape, dtype), jnp.zeros((side, side, width), dtype))
+        _, lines, width, *_ = shape
+        sizes = (lines.count, lines.row), (lines.column, lines.count)
+        grids = tuple(jnp.zeros((*size, width), dtype) for size in sizes)
+        return is_fused(block_of(shape, dtype), grids)
 
     assert fits(SMALL) == (not INTERPRET)
     monkeypatch.setattr(module, "generation", lambda: 9)
-    assert all(fits(shape) for shape in [*SHAPES, (1, 32, 128, 2, 64, 4)])
+    assert all(fits(shape) for shape in [*SHAPES, (1, Lines(9, 32, 32), 128, 2, 64, 4)])
     assert not fits(SMALL, "float32")
-    for shape in [(1, 4, 48, 2, 16, 2), (1, 4, 64, 2, 8, 2), (1, 33, 64, 2, 16, 2)]:
-        assert not fits(shape), "tiles that are not whole, or a line that exceeds one"
-    for shape in [(1, 16, 256, 8, 32, 4), (1, 4, 128, 2, 128, 2)]:
+    four = Lines(4, 4, 4)
+    for shape in [(1, four, 48, 2, 16, 2), (1, four, 64, 2, 8, 2)]:
+        assert not fits(shape), "tiles that are not whole"
+    assert not fits((1, Lines(4, 33, 32), 64, 2, 16, 2)), "a line that exceeds a tile"
+    for shape in [(1, four, 256, 8, 32, 4), (1, four, 128, 2, 128, 2)]:
         assert not fits(shape), "too large"
     monkeypatch.setattr(module, "generation", lambda: 8)
     assert not fits(SMALL)

@@ -24,6 +24,11 @@ SPACES = {
     for name, ring in RINGS.items()
     for size in (1, 2)
 }
+# The last token of v is half inside; u and w have one token and v two.
+SPACES |= {
+    f"{ring.name}, in a corner": ActionSpace(ring, side=4, token_size=2, corner=(1, 3, 2))
+    for ring in (Z2, modular(3))
+}
 every_ring = pytest.mark.parametrize("ring", RINGS.values(), ids=RINGS.keys())
 every_space = pytest.mark.parametrize("space", SPACES.values(), ids=SPACES.keys())
 
@@ -131,12 +136,18 @@ def test_the_masks_allow_exactly_the_canonical_actions(space, every_action):
     assert as_set(decoded) == as_set(every_action(space))
 
 
+def tokens_of(space: ActionSpace) -> list[tuple[int, int]]:
+    """Factor and place of each token."""
+    counts = [-(-side // space.token_size) for side in space.sides]
+    return [(factor, place) for factor in range(3) for place in range(counts[factor])]
+
+
 @every_space
 def test_started_says_whether_the_factor_has_an_entry_before_the_token(space, every_action):
     actions = every_action(space)
     started = np.asarray(space.started(space.encode(jnp.asarray(actions))))
     for position in range(space.num_tokens):
-        factor, place = divmod(position, space.tokens_per_factor)
+        factor, place = tokens_of(space)[position]
         before = actions[:, factor, : place * space.token_size].any(axis=1)
         np.testing.assert_array_equal(started[:, position], before)
         assert bool(space.starts_factor(position)) == (place == 0)
@@ -144,5 +155,7 @@ def test_started_says_whether_the_factor_has_an_entry_before_the_token(space, ev
 
 def test_sizes_of_the_standard_space():
     space = ActionSpace(integers(range(-2, 3)), side=4, token_size=2)
-    assert (space.tokens_per_factor, space.num_tokens, space.vocabulary) == (2, 6, 25)
+    assert (space.num_tokens, space.vocabulary) == (6, 25)
     assert space.size == (5**4 - 1) ** 3 // 4
+    corner = ActionSpace(Z2, side=16, token_size=8, corner=(8, 16, 8))
+    assert (corner.num_tokens, corner.size) == (4, 255 * 65535 * 255)

@@ -5,6 +5,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from networks.network import NetworkConfig
@@ -21,15 +22,17 @@ def block(tokens: int, width: int, heads: int, factor: int) -> int:
 def by_hand(config: Config) -> int:
     """FLOPs of one evaluation, from the sizes of the layers."""
     c, space = config.network, config.action_space
-    side, width, policy = space.side, c.width, c.policy_width
+    width, policy = c.width, c.policy_width
     heads, policy_heads = c.heads * c.head_dim, c.policy_heads * c.policy_head_dim
-    inputs = (1 + config.game.history) * side + 1
-    embedding = 2 * 3 * side**2 * (inputs * width + 1)
-    cells = 2 * side**2
-    stage = 2 * cells * width * 3 * heads + 4 * cells * 2 * side * heads
-    torso = embedding + 3 * c.layers * (stage + block(cells, width, heads, c.mlp_factor))
-
-    memory = 3 * side**2
+    memory = torso = 0
+    # Of each grid and the mode that is missing in it, and of each mode and the other two.
+    for u, v, w in (np.roll(space.sides, shift) for shift in range(3)):
+        inputs = (1 + config.game.history) * w + 1
+        torso += 2 * u * v * (inputs * width + 1)
+        cells = u * (v + w)
+        stage = 2 * cells * width * 3 * heads + 4 * cells * (v + w) * heads
+        torso += c.layers * (stage + block(cells, width, heads, c.mlp_factor))
+        memory += u * v
     tokens = 1 + config.search.num_actions * (space.num_tokens - 1)
     decoder = 2 * memory * width * 2 * policy_heads
     decoder += 2 * tokens * policy * 4 * policy_heads

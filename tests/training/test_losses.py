@@ -44,7 +44,7 @@ def test_the_lowest_quantile_suffers_from_being_too_high():
 def examples(config, weights) -> Example:
     """Two actions that may be played, and then tokens that are no action."""
     actions = np.zeros((4, 3, 2), np.int8)
-    actions[:2] = [[[1, 0], [1, 0], [1, 0]], [[0, 1], [1, 1], [1, 0]]]
+    actions[:2] = [[[1, 0], [1, 0], [1, 0]], [[1, 0], [1, 1], [0, 1]]]
     state = config.rules.init(jnp.asarray(config.targets[0].padded(config.side)))
     example = Example(
         state=state,
