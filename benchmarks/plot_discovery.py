@@ -2,7 +2,7 @@
 
     python benchmarks/plot_discovery.py benchmarks/results/discover_ladder_h200.jsonl --output a.png
 
-A row and a column of panels for each target, ring and number of flips. Of several lines of an
+A row of the table and two panels for each target, ring and number of flips. Of several lines of an
 agent, which went on with its work folder, the last counts.
 """
 
@@ -17,6 +17,9 @@ from reporting import lines_to_draw
 
 # Lines by target, ring and flips, then by seed.
 Settings = dict[tuple[str, str, int], dict[int, dict]]
+
+# Settings side by side.
+_ACROSS = 4
 
 _HEAD = (
     "| target | played over | flips | best known | ranks of the seeds | reached | seconds to it "
@@ -58,9 +61,15 @@ def _row(setting: tuple, agents: list[dict]) -> str:
 
 def _draw(settings: Settings, path: pathlib.Path) -> None:
     """Two panels a setting, a line a seed: the best rank, and the share of games solved."""
-    figure = Figure(figsize=(4 * len(settings), 6), layout="constrained")
-    panels = figure.subplots(2, len(settings), squeeze=False, sharex="col")
-    for (ranks, shares), (setting, agents) in zip(panels.T, settings.items(), strict=True):
+    across = min(_ACROSS, len(settings))
+    bands = math.ceil(len(settings) / across)
+    figure = Figure(figsize=(4 * across, 6 * bands), layout="constrained")
+    panels = figure.subplots(2 * bands, across, squeeze=False)
+    pairs = panels.reshape(bands, 2, across).swapaxes(1, 2).reshape(-1, 2)
+    for spare in pairs[len(settings) :].ravel():
+        spare.remove()
+    # There may be room for more.
+    for (ranks, shares), (setting, agents) in zip(pairs, settings.items(), strict=False):
         target, ring, flips = setting
         ranks.set_title(f"{target} over {ring}" + (", with flips" if flips else ""))
         highest = next(iter(agents.values()))["wanted"]
@@ -76,14 +85,17 @@ def _draw(settings: Settings, path: pathlib.Path) -> None:
         ranks.set_ylim(line["wanted"] - 0.5, highest + 0.5)
         ranks.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         shares.yaxis.set_major_formatter(PercentFormatter(1))
+        shares.sharex(ranks)
         shares.set_xlim(left=0)
         shares.set_ylim(0, 1)
         shares.set_xlabel("seconds, compilation included")
         for axes in (ranks, shares):
             axes.grid(alpha=0.3)
-    panels[0, 0].set_ylabel("best rank so far")
-    panels[1, 0].set_ylabel("games solved")
-    panels[0, 0].legend(fontsize="small")
+    for ranks, shares in pairs[::across]:
+        ranks.set_ylabel("best rank so far")
+        shares.set_ylabel("games solved")
+    most = max(range(len(settings)), key=lambda index: len(list(settings.values())[index]))
+    pairs[most, 0].legend(fontsize="small")
     figure.savefig(path, dpi=110)
 
 
