@@ -85,6 +85,22 @@ def test_configurations_validate_and_trace(config):
         assert metric.shape == (*agents, *shapes.get(name, ()))
 
 
+def test_the_network_keeps_to_the_corner_that_targets_fill():
+    config = Config(game=GameConfig(targets=("matmul:2,4,4",)))
+    assert config.corner == (8, 16, 8)
+    assert config.action_space.num_tokens == 4
+    several = dataclasses.replace(config.game, targets=("matmul:2,2,3", "matmul:3,2,2"))
+    assert dataclasses.replace(config, game=several).corner == (6, 6, 6)
+    permuted = dataclasses.replace(config.game, signed_permutations=10)
+    padded = dataclasses.replace(config.demonstrations, padded=True)
+    for whole in (
+        dataclasses.replace(config, game=permuted),
+        dataclasses.replace(config, demonstrations=padded),
+    ):
+        assert whole.corner == (16, 16, 16)
+        assert whole.action_space.num_tokens == 6
+
+
 def test_zeros_choose_what_fits_the_target():
     config = Config(game=GameConfig(targets=("matmul:2,3,4",)))
     assert config.max_moves == 24 + 2
