@@ -68,8 +68,8 @@ def _draw(settings: Settings, path: pathlib.Path) -> None:
     pairs = panels.reshape(bands, 2, across).swapaxes(1, 2).reshape(-1, 2)
     for spare in pairs[len(settings) :].ravel():
         spare.remove()
-    # There may be room for more.
-    for (ranks, shares), (setting, agents) in zip(pairs, settings.items(), strict=False):
+    pairs = pairs[: len(settings)]
+    for (ranks, shares), (setting, agents) in zip(pairs, settings.items(), strict=True):
         target, ring, flips = setting
         ranks.set_title(f"{target} over {ring}" + (", with flips" if flips else ""))
         highest = next(iter(agents.values()))["wanted"]
@@ -94,8 +94,8 @@ def _draw(settings: Settings, path: pathlib.Path) -> None:
     for ranks, shares in pairs[::across]:
         ranks.set_ylabel("best rank so far")
         shares.set_ylabel("games solved")
-    most = max(range(len(settings)), key=lambda index: len(list(settings.values())[index]))
-    pairs[most, 0].legend(fontsize="small")
+    seeds = [len(agents) for agents in settings.values()]
+    pairs[seeds.index(max(seeds)), 0].legend(fontsize="small")
     figure.savefig(path, dpi=110)
 
 

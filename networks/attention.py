@@ -107,16 +107,9 @@ def attend_in_pairs(
         from_heads: likewise a `FromHeads`.
         grids: the two, (L, m, C) and (n, L, C).
     """
-    lines = lines_of(grids)
+    lines = Lines.of(grids)
     cells = _together(grids)
     return _apart(from_heads(cells, attend_across(to_heads(cells), lines)), lines)
-
-
-def lines_of(grids: tuple[Float[Array, "*B L m C"], Float[Array, "*B n L C"]]) -> Lines:
-    """Rows of the first grid and columns of the second."""
-    (count, row, _), (column, columns, _) = (x.shape[-3:] for x in grids)
-    assert count == columns, "the grids share no mode there"
-    return Lines(count, row, column)
 
 
 def _together(grids: tuple[jax.Array, jax.Array]) -> jax.Array:
@@ -127,9 +120,10 @@ def _together(grids: tuple[jax.Array, jax.Array]) -> jax.Array:
 def _apart(cells: jax.Array, lines: Lines) -> tuple[jax.Array, jax.Array]:
     """The grids (L, m, ...) and (n, L, ...) of cells (N, ...)."""
     first, second = jnp.split(cells, [lines.count * lines.row])
+    of_first, of_second = lines.grids
     return (
-        first.reshape(lines.count, lines.row, *cells.shape[1:]),
-        second.reshape(lines.column, lines.count, *cells.shape[1:]),
+        first.reshape(*of_first, *cells.shape[1:]),
+        second.reshape(*of_second, *cells.shape[1:]),
     )
 
 

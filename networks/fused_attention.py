@@ -40,15 +40,22 @@ class Lines(NamedTuple):
     row: int
     column: int
 
+    @classmethod
+    def of(cls, grids: tuple[Float[Array, "*B L m C"], Float[Array, "*B n L C"]]) -> "Lines":
+        """Those of two grids."""
+        (count, row, _), (column, columns, _) = (x.shape[-3:] for x in grids)
+        assert count == columns, "the grids share no mode there"
+        return cls(count, row, column)
+
     @property
     def tokens(self) -> int:
         """Cells of a line."""
         return self.row + self.column
 
     @property
-    def cells(self) -> int:
-        """Cells of both grids, those of the first before those of the second."""
-        return self.count * self.tokens
+    def grids(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Rows and columns of both grids."""
+        return (self.count, self.row), (self.column, self.count)
 
 
 def fits(count: int, size: int) -> bool:

@@ -18,14 +18,7 @@ from jax.extend import core
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float, Int32
 
-from networks.attention import (
-    BlockConfig,
-    FromHeads,
-    ToHeads,
-    attend_in_pairs,
-    generation,
-    lines_of,
-)
+from networks.attention import BlockConfig, FromHeads, ToHeads, attend_in_pairs, generation
 from networks.fused_attention import SMALLEST_TILE, Lines, Tile, power
 
 # A tile holds the tokens of as many whole lines as fit into so many rows. Each row gets a score for
@@ -60,7 +53,7 @@ def is_fused(block: BlockConfig, grids: _Grids) -> bool:
         and all(size >= SMALLEST_TILE and size == power(size) for size in sizes)
         and width <= _MOST_FEATURES
         and width * block.head_dim <= _LARGEST_MATRIX
-        and lines_of(grids).tokens <= _ROWS
+        and Lines.of(grids).tokens <= _ROWS
         and generation() == 9
     )
 
@@ -166,7 +159,7 @@ mlir.register_lowering(_stage, mlir.lower_fun(_run))
 
 def _call(block: BlockConfig, interpret: bool, params: _Params, grids: _Grids) -> _Grids:
     games, *_, width = grids[0].shape
-    lines = lines_of(grids)
+    lines = Lines.of(grids)
     to_heads, from_heads = jax.tree.map(
         lambda x: x.astype(block.dtype) if x.ndim > 1 else x, params
     )
@@ -190,7 +183,7 @@ def _costs(block: BlockConfig, operands: list[jax.Array]) -> pl.CostEstimate:
     *params, first, second = operands
     width, size = first.shape[-1], first.size + second.size
     tokens, heads, hidden = size // width, block.heads, block.mlp_factor * width
-    scores = heads * lines_of((first, second)).tokens
+    scores = heads * Lines.of((first, second)).tokens
     products = 4 * width * heads * block.head_dim + 2 * scores * block.head_dim + 2 * width * hidden
     return pl.CostEstimate(
         flops=2 * tokens * products,

@@ -71,7 +71,7 @@ def test_many_positions_at_once_are_each_on_its_own():
 
 @pytest.mark.parametrize("lines", [Lines(4, 4, 4), Lines(9, 9, 9), Lines(5, 12, 3)])
 def test_rows_of_a_grid_attend_to_the_columns_of_another(lines):
-    (cells,) = random_sources(2, lines.cells, 0, 2, 32, "bfloat16")
+    (cells,) = random_sources(2, lines.count * lines.tokens, 0, 2, 32, "bfloat16")
     received = jax.random.normal(jax.random.key(1), by_definition((cells,)).shape)
 
     def value_and_gradient(function):
@@ -116,7 +116,7 @@ def test_its_model_flops_are_those_of_attention():
     found = count_flops(jax.vmap(lambda *x: fused_attention(x)), *batch)
     assert found == count_flops(jax.vmap(lambda *x: by_definition(x)), *batch)
     lines = Lines(5, 12, 3)
-    (cells,) = random_sources(2, lines.cells, 0, 2, 32, "bfloat16")
+    (cells,) = random_sources(2, lines.count * lines.tokens, 0, 2, 32, "bfloat16")
     each = random_sources(2 * lines.count, lines.tokens, 0, 2, 32, "bfloat16")
     found = count_flops(lambda x: fused_attention((x,), lines), cells)
     assert found == count_flops(by_definition, each)

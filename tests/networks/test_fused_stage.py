@@ -46,8 +46,7 @@ def random_inputs(shape, agents=()):
         return jnp.asarray(scale * rng.normal(size=(*agents, *shape)), dtype)
 
     params = jax.tree.map(lambda x: draw(x.shape, x.dtype, 2 / np.sqrt(width)), params)
-    sizes = (lines.count, lines.row), (lines.column, lines.count)
-    first, second = (draw((games, *size, width), jnp.bfloat16) for size in sizes)
+    first, second = (draw((games, *size, width), jnp.bfloat16) for size in lines.grids)
     grids = first, second
     return (params["ToHeads_0"], params["FromHeads_0"]), grids
 
@@ -227,8 +226,7 @@ def test_a_torso_has_the_same_parameters_and_values_with_it(monkeypatch, remat):
 def test_it_is_for_hopper_bfloat16_and_whole_tiles(monkeypatch):
     def fits(shape, dtype="bfloat16"):
         _, lines, width, *_ = shape
-        sizes = (lines.count, lines.row), (lines.column, lines.count)
-        grids = tuple(jnp.zeros((*size, width), dtype) for size in sizes)
+        grids = tuple(jnp.zeros((*size, width), dtype) for size in lines.grids)
         return is_fused(block_of(shape, dtype), grids)
 
     assert fits(SMALL) == (not INTERPRET)

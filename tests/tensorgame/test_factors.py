@@ -146,8 +146,9 @@ def tokens_of(space: ActionSpace) -> list[tuple[int, int]]:
 def test_started_says_whether_the_factor_has_an_entry_before_the_token(space, every_action):
     actions = every_action(space)
     started = np.asarray(space.started(space.encode(jnp.asarray(actions))))
-    for position in range(space.num_tokens):
-        factor, place = tokens_of(space)[position]
+    tokens = tokens_of(space)
+    assert len(tokens) == space.num_tokens
+    for position, (factor, place) in enumerate(tokens):
         before = actions[:, factor, : place * space.token_size].any(axis=1)
         np.testing.assert_array_equal(started[:, position], before)
         assert bool(space.starts_factor(position)) == (place == 0)

@@ -169,7 +169,7 @@ def test_in_dense_bases_no_algorithm_looks_sparse(density):
     episodes = jax.device_get(begin(keys, best))
     assert episodes.is_continued.all()
     # The schoolbook's factors, which have one entry in the canonical basis.
-    shown = (begin(keys, best).played.actions != 0).sum(axis=-1)
+    shown = (episodes.played.actions != 0).sum(axis=-1)
     entries = shown[shown > 0].mean()
     is_canonical = (episodes.basis.matrices == np.eye(9)).all(axis=(1, 2, 3))
     if density:
