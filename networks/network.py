@@ -62,7 +62,7 @@ class NetworkConfig:
 
 
 class AgentNetwork(nn.Module):
-    """See `encode`, `start`, `extend` and `score`.
+    """See `encode`, `start`, `extend`, `score` and `evaluate`.
 
     Dropout acts only where `apply` is given a key ``rngs={"dropout": key}``, as the learner does.
 
@@ -113,8 +113,9 @@ class AgentNetwork(nn.Module):
 
     def start(self, memory: Memory) -> tuple[Float32[Array, "V"], Float32[Array, "q"], Cache]:
         """Log-probabilities of an action's first token (V,), value quantiles (q,), and a cache."""
-        logits, features, cache = self.policy.start(memory)
-        return self._mask(logits, 0, jnp.array(False)), self.value(features), cache
+        features, cache = self.policy.start(memory)
+        first = self._mask(self.policy.predict(features), 0, jnp.array(False))
+        return first, self.value(features), cache
 
     def extend(
         self,
@@ -152,6 +153,11 @@ class AgentNetwork(nn.Module):
         # Not an indexing, whose gradient is a scatter.
         is_chosen = tokens[..., None] == jnp.arange(self.space.vocabulary)
         return jnp.where(is_chosen, log_probs, 0.0).sum(axis=(-2, -1)), quantiles
+
+    def evaluate(self, state: State) -> Float32[Array, "q"]:
+        """The value quantiles (q,) alone."""
+        features, _ = self.policy.start(self.encode(state))
+        return self.value(features)
 
     def _mask(
         self,

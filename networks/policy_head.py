@@ -109,18 +109,18 @@ class PolicyHead(nn.Module):
         """What the layers attend to of a state's embedding (M, C)."""
         return tuple(layer(embedding) for layer in self.to_memory)
 
-    def start(self, memory: Memory) -> tuple[Float32[Array, "V"], Float[Array, "P"], Cache]:
+    def start(self, memory: Memory) -> tuple[Float[Array, "P"], Cache]:
         """Runs the START symbol.
 
         Returns:
-            Logits of the first token (V,), the features at START (P,) which depend on the state
-            alone, and the cache of one sequence.
+            The features at START (P,), which depend on the state alone, and the cache of one
+            sequence.
         """
         shape = (1, self.num_tokens, 2, self.block.heads, self.block.head_dim)
         cache = (jnp.zeros(shape, self.block.dtype),) * self.layers
         symbol = jnp.full((1, 1), self.vocabulary)
         features, cache = self._run(memory, cache, symbol, jnp.zeros((), jnp.int32))
-        return self._logits(features)[0, 0], features[0, 0], cache
+        return features[0, 0], cache
 
     def extend(
         self, memory: Memory, cache: Cache, tokens: Int32[Array, "A n"], position: Int32[Array, ""]
@@ -130,9 +130,10 @@ class PolicyHead(nn.Module):
         ``position`` counts the symbols before them, START included.
         """
         features, cache = self._run(memory, cache, tokens, position)
-        return self._logits(features), cache
+        return self.predict(features), cache
 
-    def _logits(self, features: Float[Array, "A n P"]) -> Float32[Array, "A n V"]:
+    def predict(self, features: Float[Array, "*batch P"]) -> Float32[Array, "*batch V"]:
+        """Logits of the token after a symbol with these features."""
         return self.logits(nn.relu(features))
 
     def _run(

@@ -42,6 +42,20 @@ class SearchConfig:
     noise_alpha: float = 0.3
     """sampled_alphazero: concentration of that noise."""
 
+    @property
+    def is_one_ply(self) -> bool:
+        """Whether every simulation tries another action of the root, so that no tree is needed.
+
+        With beams the considered actions are those of the first slots, and sequential halving
+        begins with one visit of each.
+        """
+        considered = self.considered_actions or self.num_actions
+        return (
+            self.algorithm == "gumbel"
+            and self.sampling == "beam"
+            and self.num_simulations <= considered
+        )
+
 
 def check(config: SearchConfig) -> None:
     """Refuses names that do not exist and options that do not go together.

@@ -81,6 +81,37 @@ def grow(
     return jax.lax.fori_loop(0, num_simulations, simulate, (tree, depth))[0]
 
 
+def tried_once(
+    root: mctx.RootFnOutput,
+    tried: Float[Array, "B A"],
+    rewards: Float[Array, "B A"],
+    discounts: Float[Array, "B A"],
+    values: Float[Array, "B A"],
+    invalid_actions: Float[Array, "B A"],
+) -> mctx.Tree:
+    """B trees after a simulation of each slot that was ``tried``, without the nodes they made.
+
+    Args:
+        root: what the network says of the roots.
+        tried: 1 for these slots, 0 for the others, for which the next three are 0.
+        rewards: of the step along a slot.
+        discounts: of what comes after it.
+        values: of the node at its end.
+        invalid_actions: as in `grow`.
+    """
+    tree = _plant(root, 1, invalid_actions, None)
+    visits = 1.0 + tried.sum(axis=1)
+    mean = (root.value + (rewards + discounts * values).sum(axis=1)) / visits
+    return tree.replace(
+        node_visits=visits.astype(jnp.int32)[:, None],
+        node_values=mean[:, None],
+        children_visits=tried.astype(jnp.int32)[:, None],
+        children_rewards=rewards[:, None],
+        children_discounts=discounts[:, None],
+        children_values=values[:, None],
+    )
+
+
 def _plant(
     root: mctx.RootFnOutput, nodes: int, invalid_actions: jax.Array, extra_data: object
 ) -> mctx.Tree:

@@ -18,7 +18,7 @@ from networks.network import AgentNetwork
 from search.config import SearchConfig
 from search.policy_loss import NEGLIGIBLE_MASS
 from search.sampling import DEAD
-from search.tree import Evaluation, SearchResult, Simulator, grow_tree, pad, read_result
+from search.tree import Evaluation, SearchResult, Simulator, grow_tree, pad, read_result, try_first
 from tensorgame.game import State
 from tensorgame.symmetries import SignedPermutation
 
@@ -48,7 +48,10 @@ def search(
         maxvisit_init=config.maxvisit_init,
         rescale_values=config.rescale_values,
     )
-    tree = _halve_sequentially(simulator, root, prior_logits, gumbels, qtransform)
+    if config.is_one_ply:
+        tree = try_first(simulator, root, prior_logits)
+    else:
+        tree = _halve_sequentially(simulator, root, prior_logits, gumbels, qtransform)
 
     summary = tree.summary()
     visits = summary.visit_counts

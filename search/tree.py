@@ -17,10 +17,14 @@ from jaxtyping import Array, Float, Int, Int8, Int32, Key, UInt32
 from networks.network import AgentNetwork
 from networks.value_head import risk_seeking_mean
 from search.config import SearchConfig
-from search.growth import grow
+from search.growth import grow, tried_once
 from search.sampling import DEAD, SampledActions, is_alive, sample_actions
 from tensorgame.game import State
 from tensorgame.symmetries import SignedPermutation, choose, permute_state, permute_tokens
+
+# Features of torso cells that are in work at once, at most: enough to fill a card, and 128 MiB of
+# bfloat16, of which a layer holds a few copies.
+_FEATURES = 2**26
 
 
 class SearchResult(NamedTuple):
@@ -56,6 +60,17 @@ class Node(NamedTuple):
     state: State
     tokens: Int32[Array, "B K k"]
     key: UInt32[Array, "B words"]
+
+
+class Edges(NamedTuple):
+    """Steps from B nodes along N of their slots: rewards, discounts, and values in moves, (B, N).
+
+    Discount and value are 0 where the step ends the game.
+    """
+
+    reward: Float[Array, "B N"]
+    discount: Float[Array, "B N"]
+    value: Float[Array, "B N"]
 
 
 class Evaluation(NamedTuple):
@@ -94,15 +109,8 @@ class Simulator:
 
     def expand(self, choice: Int[Array, "B"], parent: Node) -> tuple[mctx.RecurrentFnOutput, Node]:
         """From B nodes to their children in slots ``choice`` (B,)."""
-        action = self.network.space.decode(take(parent.tokens, choice))
-        states, reward = jax.vmap(self.network.game.step)(parent.state, action)
-        node_keys = jax.random.wrap_key_data(parent.key)
-        node, sampled, value = self.evaluate(
-            jax.vmap(jax.random.fold_in)(node_keys, choice), states
-        )
-        # Nothing is earned past the end of a game: its step is total, and there discount and value
-        # vanish.
-        alive = 1.0 - jax.vmap(self.network.game.done)(states)
+        keys, states, reward, alive = self._follow(choice, parent)
+        node, sampled, value = self.evaluate(keys, states)
         output = mctx.RecurrentFnOutput(
             reward=reward,
             discount=alive,
@@ -111,17 +119,75 @@ class Simulator:
         )
         return output, node
 
+    def look(self, parent: Node, count: int) -> Edges:
+        """From B nodes along their first ``count`` slots.
+
+        What `expand` says of the children but for their actions, which are most of its work.
+        """
+        batch = len(parent.tokens)
+
+        def several(slots: jax.Array) -> Edges:
+            choices = jnp.broadcast_to(slots[:, None], (len(slots), batch))
+            keys, states, reward, alive = jax.vmap(self._follow, in_axes=(0, None))(choices, parent)
+            # One batch for the network, whose kernels take several positions at once.
+            keys, states = jax.tree.map(
+                lambda x: x.reshape(len(slots) * batch, *x.shape[2:]), (keys, states)
+            )
+            value = self._values(keys, states).reshape(alive.shape)
+            return Edges(reward, alive, alive * value)
+
+        together = self._slots_together(batch, count)
+        edges = jax.lax.map(several, jnp.arange(count).reshape(-1, together))
+        return jax.tree.map(lambda x: x.reshape(count, batch).T, edges)
+
+    def _follow(
+        self, choice: Int[Array, "B"], parent: Node
+    ) -> tuple[Key[Array, "B"], State, Float[Array, "B"], Float[Array, "B"]]:
+        """The keys and states of children, rewards, and 0 where the game has ended, 1 elsewhere.
+
+        Nothing is earned past the end of a game: its step is total, and there discount and value
+        vanish.
+        """
+        action = self.network.space.decode(take(parent.tokens, choice))
+        states, reward = jax.vmap(self.network.game.step)(parent.state, action)
+        keys = jax.vmap(jax.random.fold_in)(jax.random.wrap_key_data(parent.key), choice)
+        return keys, states, reward, 1.0 - jax.vmap(self.network.game.done)(states)
+
+    def _values(self, keys: Key[Array, "N"], states: State) -> Float[Array, "N"]:
+        """Those of `evaluate` with the same keys."""
+
+        def query(key: jax.Array, state: State) -> jax.Array:
+            state, _, _ = self._seen(jax.random.split(key)[0], state)
+            return self.network.apply(self.params, state, method="evaluate")
+
+        return risk_seeking_mean(jax.vmap(query)(keys, states))
+
     def _query(self, key: Key[Array, ""], state: State) -> tuple[SampledActions, Float[Array, "q"]]:
         """`sample_actions` of ONE state, as it looks through a random symmetry."""
         network, count, sampling = self.network, self.config.num_actions, self.config.sampling
-        if self.symmetries is None:
-            return sample_actions(network, self.params, key, state, count, sampling)
-        choice_key, key = jax.random.split(key)
-        by = choose(choice_key, self.symmetries)
-        seen = permute_state(state, by, network.game.ring)
+        seen, key, by = self._seen(key, state)
         sampled, quantiles = sample_actions(network, self.params, key, seen, count, sampling)
+        if by is None:
+            return sampled, quantiles
         tokens = permute_tokens(sampled.tokens, by.inverse, network.space)
         return sampled._replace(tokens=tokens), quantiles
+
+    def _seen(
+        self, key: Key[Array, ""], state: State
+    ) -> tuple[State, Key[Array, ""], SignedPermutation | None]:
+        """ONE state through a random symmetry, a key that is left, and the symmetry if any."""
+        if self.symmetries is None:
+            return state, key, None
+        choice_key, key = jax.random.split(key)
+        by = choose(choice_key, self.symmetries)
+        return permute_state(state, by, self.network.game.ring), key, by
+
+    def _slots_together(self, batch: int, count: int) -> int:
+        """How many of ``count`` children of each of ``batch`` nodes are evaluated at once."""
+        u, v, w = self.network.space.sides
+        features = batch * (u * v + v * w + w * u) * self.network.config.width
+        fitting = [n for n in range(1, count + 1) if count % n == 0 and n * features <= _FEATURES]
+        return max(fitting, default=1)
 
 
 def grow_tree(
@@ -142,19 +208,44 @@ def grow_tree(
         interior_selection: that of the nodes below; both get no key.
         extra_data: for the rules.
     """
-    count = simulator.config.num_actions
-    # A spare slot stands for no action, whatever its prior.
-    is_spare = jnp.arange(prior_logits.shape[1]) >= count
-    is_invalid = is_spare | ~is_alive(prior_logits)
     return grow(
-        root=mctx.RootFnOutput(prior_logits=prior_logits, value=root.value, embedding=root.node),
+        root=_as_root(root, prior_logits),
         expand=simulator.expand,
         root_selection=root_selection,
         interior_selection=interior_selection,
         num_simulations=simulator.config.num_simulations,
-        invalid_actions=is_invalid.astype(prior_logits.dtype),
+        invalid_actions=_invalid(simulator, prior_logits),
         extra_data=extra_data,
     )
+
+
+def try_first(
+    simulator: Simulator, root: Evaluation, prior_logits: Float[Array, "B slots"]
+) -> mctx.Tree:
+    """One simulation for each of the first slots, those without an action left out.
+
+    The tree is a root that knows its edges. Arguments as of `grow_tree`.
+    """
+    count = simulator.config.num_simulations
+    invalid = _invalid(simulator, prior_logits)
+    edges = simulator.look(root.node, count)
+    tried = (1.0 - invalid)[:, :count]
+    edges = jax.tree.map(lambda x: pad(tried * x, invalid.shape[1] - count, 0.0), edges)
+    tried = pad(tried, invalid.shape[1] - count, 0.0)
+    return tried_once(_as_root(root, prior_logits), tried, *edges, invalid)
+
+
+def _as_root(root: Evaluation, prior_logits: Float[Array, "B slots"]) -> mctx.RootFnOutput:
+    return mctx.RootFnOutput(prior_logits=prior_logits, value=root.value, embedding=root.node)
+
+
+def _invalid(
+    simulator: Simulator, prior_logits: Float[Array, "B slots"]
+) -> Float[Array, "B slots"]:
+    """1 for the slots of the root that hold no action."""
+    # A spare slot stands for no action, whatever its prior.
+    is_spare = jnp.arange(prior_logits.shape[1]) >= simulator.config.num_actions
+    return (is_spare | ~is_alive(prior_logits)).astype(prior_logits.dtype)
 
 
 def read_result(
@@ -167,16 +258,22 @@ def read_result(
 ) -> SearchResult:
     """The result of a search that chose slot ``choice`` (B,)."""
     prior = jax.nn.softmax(root.sampled.prior_logits)
-    # Each simulation has made one node, and the first is the root.
-    moves = tree.embeddings.state.moves
     return SearchResult(
         action=simulator.network.space.decode(take(root.sampled.tokens, choice)),
         tokens=root.sampled.tokens,
         weights=weights,
         entropy=-jax.scipy.special.xlogy(prior, prior).sum(axis=-1),
         value=value,
-        depth=(moves[:, 1:] - moves[:, :1]).mean(axis=1),
+        depth=_depth(tree),
     )
+
+
+def _depth(tree: mctx.Tree) -> Float[Array, "B"]:
+    """Each simulation has made one node after the root, unless the tree is the root alone."""
+    moves = tree.embeddings.state.moves
+    if moves.shape[1] == 1:
+        return jnp.ones(len(moves))
+    return (moves[:, 1:] - moves[:, :1]).mean(axis=1)
 
 
 def take(tokens: Int32[Array, "B K k"], choice: Int[Array, "B"]) -> Int32[Array, "B k"]:

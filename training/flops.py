@@ -50,31 +50,36 @@ class Costs:
     """Model FLOPs of a run.
 
     Attributes:
-        evaluation: of one evaluation in the search: the state is encoded and K actions are drawn.
+        evaluation: of the root of a search: the state is encoded and K actions are drawn.
+        move: of the whole search for a move. Where it looks no further than one move ahead, its
+            simulations draw no actions.
         learning: of all updates of a step, positions that are searched again included.
         peak: of all devices in a second, or None where it is not known.
     """
 
     evaluation: float
+    move: float
     learning: float
     peak: float | None
 
-    def of_step(self, evaluations: float) -> float:
-        """Of a step that made so many evaluations in self-play."""
-        return evaluations * self.evaluation + self.learning
+    def of_step(self, moves: float) -> float:
+        """Of a step that made so many moves in self-play."""
+        return moves * self.move + self.learning
 
 
 def costs_of(config: Config) -> Costs:
     """The costs of a run on the devices there are."""
     learner, search = config.learner, config.search
     evaluation = _evaluation_flops(config.agent, search.num_actions, search.sampling)
+    simulation = _value_flops(config.agent) if search.is_one_ply else evaluation
+    move = evaluation + search.num_simulations * simulation
     batch = learner.replay_batch + learner.demonstration_batch
     update = 3 * batch * evaluation
-    searched = learner.reanalysed_share * learner.replay_batch
-    update += searched * (search.num_simulations + 1) * evaluation
+    update += learner.reanalysed_share * learner.replay_batch * move
     peak = peak_flops(jax.devices()[0].device_kind)
     return Costs(
         evaluation=evaluation,
+        move=move,
         learning=learner.updates_per_step * update,
         peak=peak and peak * config.num_devices,
     )
@@ -97,6 +102,12 @@ def _evaluation_flops(network: AgentNetwork, num_actions: int, sampling: str) ->
     params, key, state, _ = _inputs(network, num_actions)
     sample = functools.partial(sample_actions, num_actions=num_actions, sampling=sampling)
     return count_flops(lambda *args: sample(network, *args), params, key, state)
+
+
+@functools.lru_cache
+def _value_flops(network: AgentNetwork) -> float:
+    params, _, state, _ = _inputs(network, 1)
+    return count_flops(functools.partial(network.apply, method="evaluate"), params, state)
 
 
 def _inputs(network: AgentNetwork, num_actions: int) -> tuple:

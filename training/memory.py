@@ -105,7 +105,8 @@ def _tree_bytes(config: Config, state: TrainState) -> int:
     position = _bytes(rules) // (config.selfplay.num_games * config.num_seeds)
     tokens = 4 * search.num_actions * config.action_space.num_tokens
     key = _bytes(jax.eval_shape(jax.random.key_data, state.key)) // config.num_seeds
-    return (search.num_simulations + 1) * (24 * slots + 24 + position + tokens + key)
+    nodes = 1 if search.is_one_ply else search.num_simulations + 1
+    return nodes * (24 * slots + 24 + position + tokens + key)
 
 
 def _allowed_games(config: Config, devices: int, most: int) -> int:

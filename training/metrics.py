@@ -63,7 +63,7 @@ class Meter:
             dictionaries by target.
         """
         scalars = {name: float(value) for name, value in metrics.items() if np.ndim(value) == 0}
-        counted = {**scalars, "flops": self._costs.of_step(scalars["evaluations"])}
+        counted = {**scalars, "flops": self._costs.of_step(scalars["moves"])}
         self.counters["step"] += 1
         self.counters["seconds"] = round(seconds, 3)
         for name in _COUNTED:

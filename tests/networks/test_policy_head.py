@@ -17,9 +17,9 @@ TOKEN_ROWS = np.array([7, 2, 5, 0])
 def all_logits(head: PolicyHead, embedding, tokens):
     """Logits (k, V) of each token of ONE action after those before it."""
     memory = head.remember(embedding)
-    first, _, cache = head.start(memory)
+    features, cache = head.start(memory)
     rest, _ = head.extend(memory, cache, tokens[None, :-1], jnp.ones((), jnp.int32))
-    return jnp.concatenate([first[None], rest[0]])
+    return jnp.concatenate([head.predict(features)[None], rest[0]])
 
 
 def make(dtype: str = "float32", remat: bool = False):

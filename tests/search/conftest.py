@@ -45,6 +45,9 @@ class TableNetwork(AgentNetwork):
         cache = ()
         return self._legal(jnp.zeros((), jnp.int32), jnp.zeros((), bool)), quantiles, cache
 
+    def evaluate(self, state: State) -> jax.Array:
+        return self.start(self.encode(state))[1]
+
     def extend(self, memory, cache, tokens, position, started) -> tuple[jax.Array, Cache]:
         return self._legal(position + jnp.arange(tokens.shape[1]), started), cache
 

@@ -1,14 +1,17 @@
 """Gumbel AlphaZero: its improved policy, by hand."""
 
 import dataclasses
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from search import gumbel
+from search import gumbel, tree
 from search.config import SearchConfig
+from search.search import search
+from tensorgame.symmetries import signed_permutations
 
 GAMES = 4
 LIMIT = 4
@@ -144,6 +147,63 @@ def test_independent_samples_have_their_shares_as_the_prior(bits, variants, keys
         with np.errstate(divide="ignore"):
             expected = softmax(np.log(prior) + scale(config, tree, i) * values)
         np.testing.assert_allclose(result.weights[i], expected, atol=1e-4)
+
+
+def results(bits, config: SearchConfig, *args):
+    """Of a search, by the value of the leaves alone and by mctx's tree."""
+    for is_one_ply in (True, False):
+        with mock.patch.object(SearchConfig, "is_one_ply", is_one_ply):
+            # A function of its own each time, which is traced anew.
+            yield jax.jit(lambda *args: search(bits.network, config, *args))(*args)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        SearchConfig(num_actions=27, num_simulations=27, value_scale=0.2, rescale_values=False),
+        SearchConfig(num_actions=8, num_simulations=4, value_scale=0.02),
+        SearchConfig(num_actions=6, num_simulations=3, considered_actions=5, unsampled_mass=True),
+    ],
+    ids=["all", "half", "few"],
+)
+@pytest.mark.parametrize("moves", [1, LIMIT - 1])
+def test_one_ply_is_what_the_tree_would_be(bits, keys, config, moves, monkeypatch):
+    assert config.is_one_ply
+    if config.unsampled_mass:
+        monkeypatch.setattr(tree, "_FEATURES", 1)
+    params, states = bits.params(value=-3.0, slope=-0.1), bits.positions(residuals(6), moves)
+    by = signed_permutations(jax.random.key(6), 5, 2, bits.network.game.ring)
+    symmetries = by if config.num_actions == 8 else None
+    one_ply, tree_of_mctx = results(bits, config, params, keys(6), states, symmetries)
+    for mine, expected in zip(one_ply, tree_of_mctx, strict=True):
+        np.testing.assert_allclose(mine, expected, rtol=2e-5)
+
+
+def test_a_search_is_of_one_ply_if_no_move_is_tried_twice():
+    config = SearchConfig(num_actions=8, num_simulations=4, considered_actions=4)
+    assert config.is_one_ply
+    for change in (
+        {"considered_actions": 3},
+        {"num_simulations": 5},
+        {"sampling": "independent"},
+        {"algorithm": "sampled_alphazero"},
+    ):
+        assert not dataclasses.replace(config, **change).is_one_ply
+
+
+def test_one_ply_leaves_slots_without_an_action_out(scalars, keys):
+    """2 = 1 + 1, and of four slots two hold an action."""
+    config = SearchConfig(num_actions=4, num_simulations=4)
+    states = scalars.positions(np.full((GAMES, 1, 1, 1), 2), moves=1)
+    params = scalars.params(slope=-1.0)
+    result = jax.jit(lambda *args: search(scalars.network, config, *args))(params, keys(7), states)
+    left = np.ravel([scalars.after(states.residual[i], result.tokens[i]) for i in range(GAMES)])
+    weights = np.asarray(result.weights).ravel()
+    alive = weights > 0
+    assert alive.reshape(GAMES, 4).sum(axis=1).tolist() == [2] * GAMES
+    assert weights[alive & (left == 1)].min() > weights[alive & (left == 3)].max()
+    values = np.where(alive, weights * (-1.0 - left), 0.0).reshape(GAMES, 4).sum(axis=1)
+    np.testing.assert_allclose(result.value, values, rtol=1e-5)
 
 
 @pytest.mark.slow

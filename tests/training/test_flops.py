@@ -19,8 +19,8 @@ def block(tokens: int, width: int, heads: int, factor: int) -> int:
     return 2 * tokens * width * (heads + 2 * factor * width)
 
 
-def by_hand(config: Config) -> int:
-    """FLOPs of one evaluation, from the sizes of the layers."""
+def by_hand(config: Config, has_actions: bool = True) -> int:
+    """FLOPs of one evaluation, with or without actions drawn, from the sizes of the layers."""
     c, space = config.network, config.action_space
     width, policy = c.width, c.policy_width
     heads, policy_heads = c.heads * c.head_dim, c.policy_heads * c.policy_head_dim
@@ -33,12 +33,12 @@ def by_hand(config: Config) -> int:
         stage = 2 * cells * width * 3 * heads + 4 * cells * (v + w) * heads
         torso += c.layers * (stage + block(cells, width, heads, c.mlp_factor))
         memory += u * v
-    tokens = 1 + config.search.num_actions * (space.num_tokens - 1)
+    tokens = 1 + has_actions * config.search.num_actions * (space.num_tokens - 1)
     decoder = 2 * memory * width * 2 * policy_heads
     decoder += 2 * tokens * policy * 4 * policy_heads
     decoder += 4 * tokens * (space.num_tokens + memory) * policy_heads
     decoder += 2 * block(tokens, policy, policy_heads, c.mlp_factor)
-    logits = 2 * tokens * policy * space.vocabulary
+    logits = has_actions * 2 * tokens * policy * space.vocabulary
     value = 2 * c.value_width * (policy + 2 * c.value_width + c.quantiles)
     return torso + c.policy_layers * decoder + logits + value
 
@@ -78,15 +78,21 @@ def test_an_example_costs_three_evaluations(tiny, wide):
         # Teacher forcing reads the same tokens as the search samples.
         expected = 3 * learner.updates_per_step * batch * by_hand(config)
         assert costs.learning == expected
-        assert costs.of_step(10) == 10 * costs.evaluation + expected
+        assert costs.of_step(10) == 10 * costs.move + expected
+
+
+def test_only_a_tree_draws_actions_in_its_simulations(tiny):
+    root, simulations = by_hand(tiny), tiny.search.num_simulations
+    assert costs_of(tiny).move == root + simulations * by_hand(tiny, has_actions=False)
+    deeper = dataclasses.replace(tiny.search, num_simulations=9)
+    assert costs_of(dataclasses.replace(tiny, search=deeper)).move == (1 + 9) * root
 
 
 def test_positions_that_are_searched_again_are_counted(tiny):
     learner = dataclasses.replace(tiny.learner, reanalysed_share=0.5)
     costs = costs_of(dataclasses.replace(tiny, learner=learner))
-    searched = 0.5 * learner.replay_batch * (tiny.search.num_simulations + 1)
     more = costs.learning - costs_of(tiny).learning
-    assert more == learner.updates_per_step * searched * costs.evaluation
+    assert more == learner.updates_per_step * 0.5 * learner.replay_batch * costs.move
 
 
 def loss_of(config: Config):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from search.tree import Simulator, grow_tree
+from search.tree import Simulator, grow_tree, try_first
 from training.config import Config, ConfigError
 from training.memory import Budget, budget, check_memory, memory_limit
 from training.mesh import make_mesh
@@ -53,7 +53,10 @@ def eval_states(config: Config):
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (config.selfplay.num_games, *x.shape)), one)
 
 
-def test_the_tree_is_the_one_that_the_search_grows(tiny, random_params):
+@pytest.mark.parametrize("is_one_ply", [True, False])
+def test_the_tree_is_the_one_that_the_search_grows(tiny, random_params, is_one_ply):
+    tiny = changed(tiny, "search", num_simulations=8 if is_one_ply else 9)
+    assert tiny.search.is_one_ply == is_one_ply
     states = eval_states(tiny)
     params = random_params(tiny.agent, jax.tree.map(lambda x: x[0], states))
 
@@ -63,6 +66,8 @@ def test_the_tree_is_the_one_that_the_search_grows(tiny, random_params):
     def grow(keys):
         simulator = Simulator(tiny.agent, tiny.search, params, None)
         root = simulator.evaluate(keys, states)
+        if is_one_ply:
+            return try_first(simulator, root, root.sampled.prior_logits)
         return grow_tree(simulator, root, root.sampled.prior_logits, first, first)
 
     tree = jax.eval_shape(grow, jax.random.split(key(), tiny.selfplay.num_games))

@@ -17,7 +17,7 @@ from training.progress import Progress, _details
 from training.writers import JsonLines, read_metrics
 
 TWO = Config(game=GameConfig(targets=("matmul:1,1,2", "complex"), max_moves=6), target_ranks=(2, 3))
-COSTS = Costs(evaluation=1000.0, learning=4e6, peak=1e8)
+COSTS = Costs(evaluation=1000.0, move=9000.0, learning=4e6, peak=1e8)
 
 
 def step_metrics(games=(2, 2), solved=((2, 1), (5, 1)), **others: float) -> dict[str, np.ndarray]:
@@ -65,8 +65,8 @@ def test_rates_are_those_of_the_last_seconds():
     assert second["games_per_second"] == 4 / 2
     assert second["moves_per_second"] == 8 / 2
     assert second["evaluations_per_second"] == 72 / 2
-    assert second["flops_per_second"] == COSTS.of_step(72) / 2
-    assert second["share_of_peak"] == COSTS.of_step(72) / 2 / COSTS.peak
+    assert second["flops_per_second"] == COSTS.of_step(8) / 2
+    assert second["share_of_peak"] == COSTS.of_step(8) / 2 / COSTS.peak
     assert second["solved_share"] == 3 / 4
     assert second["solved_shares"] == {"matmul:1,1,2": 3 / 4, "complex": None}
     third = measure(meter, 12.0, games=(0, 4), solved=((2, 0), (3, 1)))
@@ -75,7 +75,7 @@ def test_rates_are_those_of_the_last_seconds():
 
 
 def test_without_a_known_peak_there_is_no_share():
-    meter = Meter(TWO, {"step": 3}, Costs(evaluation=1.0, learning=1.0, peak=None))
+    meter = Meter(TWO, {"step": 3}, Costs(evaluation=1.0, move=9.0, learning=1.0, peak=None))
     assert [measure(meter, second)["share_of_peak"] for second in (1.0, 2.0)] == [None, None]
 
 
