@@ -2,10 +2,10 @@
 
     python benchmarks/throughput.py --settings 2,2,2 3,3,3 --output FILE
 
-The step is timed while it learns from demonstrations alone and while it plays too, and so is one
-evaluation of all games by the network; the difference between play and its evaluations is the tree
-and the game. Games have just begun, the network is untrained. The peak is that of a large bfloat16
-matrix product on the same device (float32 on a CPU). One JSON line a setting.
+The step is timed while it learns from demonstrations alone and while it plays too, and so are the
+evaluations by the network that it takes to play; the difference is the tree and the game. Games
+have just begun, the network is untrained. The peak is that of a large bfloat16 matrix product on
+the same device (float32 on a CPU). One JSON line a setting.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from training.step import TrainState, compiler_options, make_init, make_step
 
 # The first step that plays; a number that no measurement reaches by itself.
 _PLAYS = 1_000_000
-# Evaluations that are timed together.
+# Evaluations of a tree that are timed together.
 _EVALUATIONS = 8
 
 _SMALL = NetworkConfig(
@@ -158,7 +158,7 @@ def _measure(config: Config, options: argparse.Namespace) -> dict[str, object]:
     compile_seconds = time.perf_counter() - began
     state = init(0)
     parameters = sum(x.size for x in jax.tree.leaves(state.params))
-    evaluate = _evaluation(config, state)
+    evaluate, share = _evaluations(config, state)
 
     def advance() -> None:
         nonlocal state
@@ -166,7 +166,7 @@ def _measure(config: Config, options: argparse.Namespace) -> dict[str, object]:
         jax.block_until_ready(output)
 
     update = _seconds(advance, options)
-    network = _seconds(evaluate, options) / _EVALUATIONS
+    network = _seconds(evaluate, options) / share
     state = state._replace(step=jax.device_put(jnp.int32(_PLAYS), state.step.sharding))
     whole = _seconds(advance, options)
     play = whole - update
@@ -175,7 +175,7 @@ def _measure(config: Config, options: argparse.Namespace) -> dict[str, object]:
     learner, costs = config.learner, costs_of(config)
     batch = learner.replay_batch + learner.demonstration_batch
     memory = jax.devices()[0].memory_stats() or {}
-    network_milliseconds = 1e3 * network * config.selfplay.moves_per_step * each
+    network_milliseconds = 1e3 * network * config.selfplay.moves_per_step
     return {
         "target": config.game.targets[0],
         "targets": len(config.game.targets),
@@ -193,33 +193,40 @@ def _measure(config: Config, options: argparse.Namespace) -> dict[str, object]:
         "network_milliseconds": round(network_milliseconds, 3),
         "tree_and_game_milliseconds": round(1e3 * play - network_milliseconds, 3),
         "megaflops_per_evaluation": round(costs.evaluation / 1e6, 2),
-        "acting_teraflops": round(moves * each * costs.evaluation / play / 1e12, 4),
+        "megaflops_per_move": round(costs.move / 1e6, 2),
+        "acting_teraflops": round(moves * costs.move / play / 1e12, 4),
         "learning_teraflops": round(costs.learning / update / 1e12, 4),
         "peak_memory_gigabytes": round(memory.get("peak_bytes_in_use", 0) / 1e9, 2) or None,
     }
 
 
-def _evaluation(config: Config, state: TrainState) -> Callable[[], None]:
-    """Some evaluations of all games, one after the other as the search makes them."""
+def _evaluations(config: Config, state: TrainState) -> tuple[Callable[[], None], float]:
+    """Some evaluations of all games as the search makes them, and to how many moves they amount."""
+    search = config.search
 
     def evaluate(params: dict, keys: jax.Array, states: object) -> jax.Array:
-        simulator = Simulator(config.agent, config.search, params, config.permutations)
+        simulator = Simulator(config.agent, search, params, config.permutations)
 
         def one(index: jax.Array, carry: tuple) -> tuple:
             total, states = carry
             found = simulator.evaluate(jax.vmap(jax.random.fold_in, (0, None))(keys, index), states)
             total += found.value.sum() + sum(x.sum() for x in found.sampled)
+            if search.is_one_ply:
+                total += simulator.look(found.node, search.num_simulations).value.sum()
             # Other states each time, so that nothing can be computed once for all.
             return total, jax.tree.map(lambda x: jnp.roll(x, 1, axis=0), states)
 
-        return jax.lax.fori_loop(0, _EVALUATIONS, one, (jnp.zeros(()), states))[0]
+        return jax.lax.fori_loop(0, count, one, (jnp.zeros(()), states))[0]
+
+    count = 1 if search.is_one_ply else _EVALUATIONS
+    moves = 1.0 if search.is_one_ply else count / (search.num_simulations + 1)
 
     keys = jax.random.split(jax.random.key(0), config.selfplay.num_games)
     # The step takes its state over.
     inputs = jax.tree.map(jnp.copy, (state.params, keys, state.episodes.state))
     options = compiler_options(jax.default_backend())
     compiled = jax.jit(evaluate, compiler_options=options).lower(*inputs).compile()
-    return lambda: jax.block_until_ready(compiled(*inputs))
+    return lambda: jax.block_until_ready(compiled(*inputs)), moves
 
 
 def _seconds(call: Callable[[], None], options: argparse.Namespace) -> float:
