@@ -33,11 +33,12 @@ from training.best_games import (
 )
 from training.config import Config
 
-# Share of the times that a place with one of the shortest games follows a game that is one longer,
-# and that one with a longer game goes on from one of the best instead. About as many places have
-# the one as the other.
+# Share of the times that a place with one of the shortest games follows a game that is one longer.
 _LONGER = 1 / 8
-_MIGRATION = 1 / 32
+# Share of the times that a place with a longer game goes on from one of the best instead. So rarely
+# that places come to most lengths by themselves: where all descend from the first game of a length,
+# they are shut into the part that it lies in.
+_MIGRATION = 1 / 1024
 # Against a factor in common, which counts one.
 _RELATED_NOISE = 0.75
 
