@@ -6,6 +6,11 @@ one ends with no more moves than it had, the place goes on from that one. So eve
 of a random walk among solved games: a step that only keeps the length is taken too, since many of
 them may lie between a game and one that can be shortened.
 
+How much of its game a place takes back goes by what the agent can play again: a staircase for each
+place and target, which rises with some of the successes at its top and falls with each failure. A
+part of a game that is small enough to be played for sure may have no other way to be played that
+leads anywhere, and one that is too large is lost moves.
+
 There may also be no way at all: the algorithms of one length fall into parts that no such step
 connects. So some places go on from games that are one move longer than the shortest of the run.
 
@@ -33,14 +38,28 @@ from training.best_games import (
 )
 from training.config import Config
 
-# Share of the times that a place with one of the shortest games follows a game that is one longer.
+# Share of the times that a place with one of the shortest games follows a game that is one longer,
+# and that one with a longer game goes on from one of the best instead. About as many places have
+# the one as the other.
 _LONGER = 1 / 8
-# Share of the times that a place with a longer game goes on from one of the best instead. So rarely
-# that places come to most lengths by themselves: where all descend from the first game of a length,
-# they are shut into the part that it lies in.
-_MIGRATION = 1 / 1024
+_MIGRATION = 1 / 32
+# The fewest moves that are taken back, and the share of successes with the most that raises these
+# by one. So two of three succeed where a failure lowers them by one.
+_FEWEST, _RISE = 2, 1 / 2
 # Against a factor in common, which counts one.
 _RELATED_NOISE = 0.75
+
+
+class Chain(NamedTuple):
+    """What ONE place goes on from.
+
+    Attributes:
+        game: a solved game of each of N targets, (N,).
+        reach: the most moves of each that are taken back, (N,), int32.
+    """
+
+    game: SolvedGame
+    reach: Int32[Array, "*batch"]
 
 
 class Opening(NamedTuple):
@@ -62,77 +81,102 @@ class Opening(NamedTuple):
     length: Int32[Array, ""]
 
 
-def no_chains(config: Config) -> SolvedGame:
-    """What ONE place goes on from before anything is solved: a game of each of N targets, (N,)."""
-    return jax.tree.map(lambda x: x[:, 0], no_games(config, 1))
+def no_chain(config: Config) -> Chain:
+    """What ONE place goes on from before anything is solved."""
+    game = jax.tree.map(lambda x: x[:, 0], no_games(config, 1))
+    return Chain(game, jnp.full(game.length.shape, _FEWEST, jnp.int32))
+
+
+def climb(
+    chain: Chain,
+    key: Key[Array, ""],
+    game: SolvedGame,
+    target: Int32[Array, ""],
+    left: Int32[Array, ""],
+) -> Chain:
+    """The chain of ONE place with the reach that a game on a target leaves it.
+
+    Args:
+        chain: before `follow`.
+        key: consumed.
+        game: solved or not.
+        target: index of its target.
+        left: how many moves of the place's game were taken back; 0 for a game from the start.
+    """
+    reach = chain.reach[target]
+    success = game.length <= chain.game.length[target]
+    up = jax.random.bernoulli(key, _RISE).astype(jnp.int32)
+    moved = jnp.clip(reach + jnp.where(success, up, -1), _FEWEST, len(game.actions))
+    reach = jnp.where(left == reach, moved, reach)
+    return chain._replace(reach=chain.reach.at[target].set(reach))
 
 
 def follow(
     best: SolvedGame,
-    chains: SolvedGame,
+    chain: Chain,
     key: Key[Array, ""],
     game: SolvedGame,
     target: Int32[Array, ""],
     is_step: Bool[Array, ""],
-) -> tuple[SolvedGame, Bool[Array, ""]]:
-    """Where ONE place goes on from, (N,), after a game on a target, and whether that is elsewhere.
+) -> tuple[Chain, Bool[Array, ""]]:
+    """What ONE place goes on from after a game on a target, and whether that is another game.
 
     A game that is a step from the one it went on from is followed if it is not longer, and
     sometimes if it is one longer than the shortest; any other game only if it is shorter.
 
     Args:
         best: the best games of the run, (N, M).
-        chains: the games of the place, (N,).
+        chain: of the place.
         key: consumed.
         game: solved or not.
         target: index of its target.
         is_step: whether it went on from the game of the place.
     """
-    before = jax.tree.map(lambda x: x[target], chains)
+    before = jax.tree.map(lambda x: x[target], chain.game)
     is_shortest = before.length <= best.length[target, 0]
     longer = is_step & is_shortest & jax.random.bernoulli(key, _LONGER)
     differs = (game.prints[:2] != before.prints[:2]).any() | (game.length < before.length)
     # Of no game and no game none is shorter.
     is_near = (game.length < before.length) | (is_step & (game.length <= before.length + longer))
     follows = is_near & differs & (game.length != NO_GAME)
-    place = jnp.where(follows, target, len(chains.length))
-    chains = jax.tree.map(lambda old, new: old.at[place].set(new, mode="drop"), chains, game)
-    return chains, follows
+    place = jnp.where(follows, target, len(chain.reach))
+    after = jax.tree.map(lambda old, new: old.at[place].set(new, mode="drop"), chain.game, game)
+    return chain._replace(game=after), follows
 
 
 def sample_opening(
-    config: Config, best: SolvedGame, chains: SolvedGame, key: Key[Array, ""]
+    config: Config, best: SolvedGame, chain: Chain, key: Key[Array, ""]
 ) -> tuple[Opening, Bool[Array, ""]]:
     """A position for ONE place to play on from, and whether there is one.
 
     The target is drawn as in play. The game of the place is shown in a random basis of
     `Config.continued_bases`, with a random number of moves left: at least 2, where it has as many,
-    and but for 0 at most `SelfPlayConfig.continued_moves`. These are moves that have factors in
-    common with each other, as far as there are such: what they add up to is the likeliest to be a
-    sum of other products, or of fewer. There is none without a game, or if the game does not fit
-    into the basis drawn: then nobody knows the basis that it is shown in.
+    and at most `SelfPlayConfig.continued_moves`, or the reach of the chain. These are moves that
+    have factors in common with each other, as far as there are such: what they add up to is the
+    likeliest to be a sum of other products, or of fewer. There is none without a game, or if the
+    game does not fit into the basis drawn: then nobody knows the basis that it is shown in.
 
     Args:
         config: the run's.
         best: the best games of the run, (N, M).
-        chains: the games of the place, (N,).
+        chain: of the place.
         key: consumed.
     """
     target_key, game_key, look_key, order_key, move_key = jax.random.split(key, 5)
     target = draw_target(config, target_key)
-    game = _game_of(best, chains, target, game_key)
+    game = _game_of(best, chain, target, game_key)
     basis, actions, fits = show(config, config.continued_bases, target, game, look_key)
     exists = game.length != NO_GAME
     length = jnp.where(exists, game.length, 1)
-    most = jnp.minimum(length, config.selfplay.continued_moves or len(actions))
-    left = jax.random.randint(move_key, (), jnp.minimum(2, most), most + 1)
+    most = jnp.minimum(length, config.selfplay.continued_moves or chain.reach[target])
+    left = jax.random.randint(move_key, (), jnp.minimum(_FEWEST, most), most + 1)
     order = related_last(order_key, actions, config.ring)
     actions = jnp.roll(actions[order], length, axis=0)
     return Opening(target, basis, actions, length - left, length), exists & fits
 
 
 def walk_on(
-    config: Config, best: SolvedGame, chains: SolvedGame, key: Key[Array, ""]
+    config: Config, best: SolvedGame, chain: Chain, key: Key[Array, ""]
 ) -> tuple[Int32[Array, ""], SolvedGame]:
     """What a random walk by flips makes of the game of ONE place: its target and the new game.
 
@@ -142,12 +186,12 @@ def walk_on(
     Args:
         config: the run's.
         best: the best games of the run, (N, M).
-        chains: the games of the place, (N,).
+        chain: of the place.
         key: consumed.
     """
     target_key, game_key, walk_key = jax.random.split(key, 3)
     target = draw_target(config, target_key)
-    game = _game_of(best, chains, target, game_key)
+    game = _game_of(best, chain, target, game_key)
     allowed = (game.length != NO_GAME) & jnp.isin(
         game.factors, jnp.asarray(config.ring.coefficients)
     ).all()
@@ -156,11 +200,11 @@ def walk_on(
 
 
 def _game_of(
-    best: SolvedGame, chains: SolvedGame, target: Int32[Array, ""], key: Key[Array, ""]
+    best: SolvedGame, chain: Chain, target: Int32[Array, ""], key: Key[Array, ""]
 ) -> SolvedGame:
     """The game of ONE place on a target; now and then one of the best, if they are shorter."""
     own_key, best_key = jax.random.split(key)
-    own = jax.tree.map(lambda x: x[target], chains)
+    own = jax.tree.map(lambda x: x[target], chain.game)
     is_behind = own.length > best.length[target, 0]
     moves = is_behind & ((own.length == NO_GAME) | jax.random.bernoulli(own_key, _MIGRATION))
     other = draw_game(best, target, best_key)

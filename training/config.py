@@ -93,8 +93,8 @@ class SelfPlayConfig:
     """Share of new games that go on from a random position of the last solved game of their place
     that was no longer than the one before it, in a new basis and order (unknown)."""
     continued_moves: int = 0
-    """Most moves that the solved game had left there; 0 for any number. With few the end of a game
-    is soon played in another way, or in fewer moves."""
+    """Most moves of the solved game that are taken back for that; 0 for as many as are mostly
+    played again in no more moves, which each place finds out for itself."""
     continued_basis_density: float = 0.0
     """Non-zero share off the diagonals of the triangular factors of continued games' bases, none of
     which is the canonical one; 0 for bases as in other games. In dense ones, at 0.5, no algorithm

@@ -30,6 +30,7 @@ METRICS = {
     "return",
     "continued",
     "rewritten",
+    "taken_back",
     "root_entropy",
     "tree_depth",
     "gradient_norm",
