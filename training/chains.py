@@ -104,7 +104,8 @@ def climb(
         left: how many moves of the place's game were taken back; 0 for a game from the start.
     """
     reach = chain.reach[target]
-    success = game.length <= chain.game.length[target]
+    # Of no game and no game none is longer.
+    success = (game.length <= chain.game.length[target]) & (game.length != NO_GAME)
     up = jax.random.bernoulli(key, _RISE).astype(jnp.int32)
     moved = jnp.clip(reach + jnp.where(success, up, -1), _FEWEST, len(game.actions))
     reach = jnp.where(left == reach, moved, reach)

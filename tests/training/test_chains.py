@@ -89,9 +89,9 @@ def test_games_from_the_start_are_followed_only_if_they_are_shorter():
     assert followed(NO_GAME, 8, 9, is_step=False) == 1
 
 
-def reached(after: int, *, reach: int, left: int) -> float:
+def reached(after: int, *, reach: int, left: int, before: int = 8) -> float:
     """The mean reach of a place with a game of 8 moves of 9 after one of another length."""
-    chain = Chain(jax.tree.map(lambda x: x[None], a_game(8, 1, room=9)), jnp.array([reach]))
+    chain = Chain(jax.tree.map(lambda x: x[None], a_game(before, 1, room=9)), jnp.array([reach]))
     game = a_game(after, 2, room=9)
     go = jax.jit(jax.vmap(lambda key: climb(chain, key, game, jnp.int32(0), jnp.int32(left))))
     return go(jax.random.split(jax.random.key(0), 1000)).reach.mean().item()
@@ -104,6 +104,7 @@ def test_a_place_takes_back_more_where_it_plays_that_again_and_less_where_it_doe
     for after in (9, NO_GAME):
         assert reached(after, reach=5, left=5) == 4
         assert reached(after, reach=2, left=2) == 2, "never fewer than two"
+    assert reached(NO_GAME, reach=5, left=5, before=NO_GAME) == 4
     for after in (8, 9):
         assert reached(after, reach=5, left=4) == 5, "only games with the most count"
         assert reached(after, reach=5, left=0) == 5, "and none from the start"
