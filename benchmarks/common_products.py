@@ -29,31 +29,35 @@ def main() -> None:
     parser.add_argument("workdirs", nargs="+", type=pathlib.Path)
     options = parser.parse_args()
     for workdir in options.workdirs:
-        for line in _lines(workdir):
-            report({"workdir": workdir.name, **line, **origin(options.commit)}, options.output)
+        steps = [int(path.name) for path in workdir.glob("checkpoints/*") if path.name.isdigit()]
+        games = _games(workdir / "checkpoints" / str(max(steps)) / "state") if steps else None
+        if games is None:
+            parser.error(
+                f"{workdir} has no checkpoint with chains; name the work folder of such a run"
+            )
+        for line in _lines(games):
+            line = {"workdir": workdir.name, "step": max(steps), **line}
+            report({**line, **origin(options.commit)}, options.output)
 
 
-def _lines(workdir: pathlib.Path) -> Iterator[dict[str, object]]:
-    folders = (workdir / "checkpoints").resolve().iterdir()
-    step = max(int(folder.name) for folder in folders if folder.name.isdigit())
-    games = _games(workdir / "checkpoints" / str(step) / "state")
+def _lines(games: dict[str, np.ndarray]) -> Iterator[dict[str, object]]:
     lengths, factors = games["length"], games["factors"]
     # Without several agents there is no axis for them.
     if lengths.ndim == 2:
         lengths, factors = lengths[None], factors[None]
     for agent, target in np.ndindex(lengths.shape[0], lengths.shape[2]):
         described = _describe(lengths[agent, :, target], factors[agent, :, target])
-        yield {"step": step, "agent": agent, "target": target, **described}
+        yield {"agent": agent, "target": target, **described}
 
 
-def _games(folder: pathlib.Path) -> dict[str, np.ndarray]:
-    """Those of the chains: lengths (..., B, N) and factors (..., B, N, R, 3, S)."""
+def _games(folder: pathlib.Path) -> dict[str, np.ndarray] | None:
+    """Those of the chains, if any: lengths (..., B, N) and factors (..., B, N, R, 3, S)."""
     reader = ocp.PyTreeCheckpointer()
     tree = reader.metadata(folder.resolve()).item_metadata.tree
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
     chains = reader.restore(folder.resolve(), restore_args=as_numpy)["chains"]
     # Before af9ccea a chain was its game and nothing else.
-    return chains.get("game", chains)
+    return chains and chains.get("game", chains)
 
 
 def _describe(lengths: np.ndarray, factors: np.ndarray) -> dict[str, object]:

@@ -158,7 +158,7 @@ def _measure(config: Config, options: argparse.Namespace) -> dict[str, object]:
     compile_seconds = time.perf_counter() - began
     state = init(0)
     parameters = sum(x.size for x in jax.tree.leaves(state.params))
-    evaluate, share = _evaluations(config, state)
+    evaluate, moves_of_it = _evaluations(config, state)
 
     def advance() -> None:
         nonlocal state
@@ -166,7 +166,7 @@ def _measure(config: Config, options: argparse.Namespace) -> dict[str, object]:
         jax.block_until_ready(output)
 
     update = _seconds(advance, options)
-    network = _seconds(evaluate, options) / share
+    network_of_move = _seconds(evaluate, options) / moves_of_it
     state = state._replace(step=jax.device_put(jnp.int32(_PLAYS), state.step.sharding))
     whole = _seconds(advance, options)
     play = whole - update
@@ -175,7 +175,7 @@ def _measure(config: Config, options: argparse.Namespace) -> dict[str, object]:
     learner, costs = config.learner, costs_of(config)
     batch = learner.replay_batch + learner.demonstration_batch
     memory = jax.devices()[0].memory_stats() or {}
-    network_milliseconds = 1e3 * network * config.selfplay.moves_per_step
+    network_milliseconds = 1e3 * network_of_move * config.selfplay.moves_per_step
     return {
         "target": config.game.targets[0],
         "targets": len(config.game.targets),
@@ -203,6 +203,8 @@ def _measure(config: Config, options: argparse.Namespace) -> dict[str, object]:
 def _evaluations(config: Config, state: TrainState) -> tuple[Callable[[], None], float]:
     """Some evaluations of all games as the search makes them, and to how many moves they amount."""
     search = config.search
+    # A look at the leaves makes a whole move of one evaluation.
+    count, each = (1, 1) if search.is_one_ply else (_EVALUATIONS, search.num_simulations + 1)
 
     def evaluate(params: dict, keys: jax.Array, states: object) -> jax.Array:
         simulator = Simulator(config.agent, search, params, config.permutations)
@@ -218,15 +220,12 @@ def _evaluations(config: Config, state: TrainState) -> tuple[Callable[[], None],
 
         return jax.lax.fori_loop(0, count, one, (jnp.zeros(()), states))[0]
 
-    count = 1 if search.is_one_ply else _EVALUATIONS
-    moves = 1.0 if search.is_one_ply else count / (search.num_simulations + 1)
-
     keys = jax.random.split(jax.random.key(0), config.selfplay.num_games)
     # The step takes its state over.
     inputs = jax.tree.map(jnp.copy, (state.params, keys, state.episodes.state))
     options = compiler_options(jax.default_backend())
     compiled = jax.jit(evaluate, compiler_options=options).lower(*inputs).compile()
-    return lambda: jax.block_until_ready(compiled(*inputs)), moves
+    return lambda: jax.block_until_ready(compiled(*inputs)), count / each
 
 
 def _seconds(call: Callable[[], None], options: argparse.Namespace) -> float:

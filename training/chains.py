@@ -6,10 +6,10 @@ one ends with no more moves than it had, the place goes on from that one. So eve
 of a random walk among solved games: a step that only keeps the length is taken too, since many of
 them may lie between a game and one that can be shortened.
 
-How much of its game a place takes back goes by what the agent can play again: a staircase for each
-place and target, which rises with some of the successes at its top and falls with each failure. A
-part of a game that is small enough to be played for sure may have no other way to be played that
-leads anywhere, and one that is too large is lost moves.
+How much of its game a place takes back is fixed, or goes by what the agent can play again: a
+staircase for each place and target, which rises with some of the successes at its top and falls
+with each failure. A part of a game that is small enough to be played for sure may have no other way
+to be played that leads anywhere, and one that is too large is lost moves.
 
 There may also be no way at all: the algorithms of one length fall into parts that no such step
 connects. So some places go on from games that are one move longer than the shortest of the run.
@@ -55,7 +55,8 @@ class Chain(NamedTuple):
 
     Attributes:
         game: a solved game of each of N targets, (N,).
-        reach: the most moves of each that are taken back, (N,), int32.
+        reach: the most moves of each that are taken back unless
+            `SelfPlayConfig.continued_moves` says how many, (N,), int32.
     """
 
     game: SolvedGame
