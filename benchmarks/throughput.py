@@ -1,11 +1,13 @@
 """How fast the training step is, where its time goes, and how far that is from the device's peak.
 
     python benchmarks/throughput.py --settings 2,2,2 3,3,3 --output FILE
+    python benchmarks/throughput.py --settings paper --games 64 --alone evaluations update
 
 The step is timed while it learns from demonstrations alone and while it plays too, and so are the
 evaluations by the network that it takes to play; the difference is the tree and the game. Games
-have just begun, the network is untrained. The peak is that of a large bfloat16 matrix product on
-the same device (float32 on a CPU). One JSON line a setting.
+have just begun, the network is untrained. With ``--alone`` no step is compiled and nothing is
+played: its evaluations, or its updates, are programs of their own. The peak is that of a large
+bfloat16 matrix product on the same device (float32 on a CPU). One JSON line a setting.
 """
 
 import argparse
@@ -16,6 +18,8 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, PartitionSpec
 from reporting import ROOT, command_line, origin, report
 
 import networks.torso
@@ -25,6 +29,7 @@ from search.tree import Simulator
 from train import load_config
 from training.config import Config, GameConfig, LearnerConfig, SelfPlayConfig
 from training.flops import costs_of
+from training.learning import Experience, learn
 from training.mesh import make_mesh
 from training.step import TrainState, compiler_options, make_init, make_step
 
@@ -106,9 +111,11 @@ def main() -> None:
         networks.torso.is_fused = lambda *_: False
     peak, copy = _matmul_peak(), _copy_bandwidth()
     for name in options.settings:
-        measured = _measure(_config(name, options), options)
-        for part in ("acting", "learning"):
-            measured[f"{part}_share_of_peak"] = round(measured[f"{part}_teraflops"] / peak, 4)
+        config = _config(name, options)
+        measured = _measure_alone(config, options) if options.alone else _measure(config, options)
+        for part in ("acting", "network", "learning"):
+            if rate := measured.get(f"{part}_teraflops"):
+                measured[f"{part}_share_of_peak"] = round(rate / peak, 4)
         line = {
             "setting": name,
             "as_layers": options.as_layers,
@@ -127,6 +134,13 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--simulations", type=int, help="of each move; the setting's")
     parser.add_argument(
         "--as-layers", action="store_true", help="play without the kernel of a whole torso stage"
+    )
+    parser.add_argument(
+        "--alone",
+        nargs="+",
+        choices=("evaluations", "update"),
+        default=(),
+        help="instead of the step, these parts of it, each compiled by itself",
     )
     parser.add_argument("--windows", type=int, default=5, help="of which the median counts (5)")
     parser.add_argument("--seconds", type=float, default=1.0, help="of a window, at least (1)")
@@ -157,7 +171,6 @@ def _measure(config: Config, options: argparse.Namespace) -> dict[str, object]:
     step = make_step(config, mesh).lower(jax.eval_shape(init, 0)).compile()
     compile_seconds = time.perf_counter() - began
     state = init(0)
-    parameters = sum(x.size for x in jax.tree.leaves(state.params))
     evaluate, moves_of_it = _evaluations(config, state)
 
     def advance() -> None:
@@ -166,38 +179,108 @@ def _measure(config: Config, options: argparse.Namespace) -> dict[str, object]:
         jax.block_until_ready(output)
 
     update = _seconds(advance, options)
-    network_of_move = _seconds(evaluate, options) / moves_of_it
+    network = _seconds(evaluate, options) / moves_of_it * config.selfplay.moves_per_step
     state = state._replace(step=jax.device_put(jnp.int32(_PLAYS), state.step.sharding))
     whole = _seconds(advance, options)
     play = whole - update
     moves = config.selfplay.num_games * config.selfplay.moves_per_step
-    each = config.search.num_simulations + 1
-    learner, costs = config.learner, costs_of(config)
-    batch = learner.replay_batch + learner.demonstration_batch
-    memory = jax.devices()[0].memory_stats() or {}
-    network_milliseconds = 1e3 * network_of_move * config.selfplay.moves_per_step
+    each, costs = config.search.num_simulations + 1, costs_of(config)
+    return {
+        **_setting(config, state),
+        "compile_seconds": round(compile_seconds, 1),
+        "evaluations_per_second": round(moves * each / whole),
+        "moves_per_second": round(moves / whole, 1),
+        "acting_evaluations_per_second": round(moves * each / play),
+        "step_milliseconds": round(1e3 * whole, 3),
+        "tree_and_game_milliseconds": round(1e3 * (play - network), 3),
+        "megaflops_per_evaluation": round(costs.evaluation / 1e6, 2),
+        "megaflops_per_move": round(costs.move / 1e6, 2),
+        "acting_teraflops": round(moves * costs.move / play / 1e12, 4),
+        **_of_network(config, network),
+        **_of_update(config, update),
+        "peak_memory_gigabytes": _peak_memory(),
+    }
+
+
+def _measure_alone(config: Config, options: argparse.Namespace) -> dict[str, object]:
+    """The times of parts of a step that are programs of their own."""
+    mesh = make_mesh(config)
+    state = jax.block_until_ready(make_init(config, mesh)(0))
+    measured, compile_seconds = _setting(config, state), 0.0
+    if "evaluations" in options.alone:
+        began = time.perf_counter()
+        evaluate, moves_of_it = _evaluations(config, state)
+        compile_seconds += time.perf_counter() - began
+        network = _seconds(evaluate, options) / moves_of_it * config.selfplay.moves_per_step
+        measured |= _of_network(config, network)
+    if "update" in options.alone:
+        began = time.perf_counter()
+        update = _updates(config, mesh, state)
+        compile_seconds += time.perf_counter() - began
+        measured |= _of_update(config, _seconds(update, options))
+    measured["compile_seconds"] = round(compile_seconds, 1)
+    return {**measured, "peak_memory_gigabytes": _peak_memory()}
+
+
+def _setting(config: Config, state: TrainState) -> dict[str, object]:
     return {
         "target": config.game.targets[0],
         "targets": len(config.game.targets),
         "games": config.selfplay.num_games,
         "simulations": config.search.num_simulations,
         "actions": config.search.num_actions,
-        "parameters": parameters,
-        "compile_seconds": round(compile_seconds, 1),
-        "evaluations_per_second": round(moves * each / whole),
-        "moves_per_second": round(moves / whole, 1),
-        "acting_evaluations_per_second": round(moves * each / play),
-        "learner_positions_per_second": round(batch * learner.updates_per_step / update),
-        "step_milliseconds": round(1e3 * whole, 3),
-        "update_milliseconds": round(1e3 * update, 3),
-        "network_milliseconds": round(network_milliseconds, 3),
-        "tree_and_game_milliseconds": round(1e3 * play - network_milliseconds, 3),
-        "megaflops_per_evaluation": round(costs.evaluation / 1e6, 2),
-        "megaflops_per_move": round(costs.move / 1e6, 2),
-        "acting_teraflops": round(moves * costs.move / play / 1e12, 4),
-        "learning_teraflops": round(costs.learning / update / 1e12, 4),
-        "peak_memory_gigabytes": round(memory.get("peak_bytes_in_use", 0) / 1e9, 2) or None,
+        "parameters": sum(x.size for x in jax.tree.leaves(state.params)),
     }
+
+
+def _of_network(config: Config, seconds: float) -> dict[str, object]:
+    """What follows from the time of a step's evaluations."""
+    moves = config.selfplay.num_games * config.selfplay.moves_per_step
+    return {
+        "network_milliseconds": round(1e3 * seconds, 3),
+        "network_teraflops": round(moves * costs_of(config).move / seconds / 1e12, 4),
+    }
+
+
+def _of_update(config: Config, seconds: float) -> dict[str, object]:
+    """What follows from the time of a step's updates."""
+    learner = config.learner
+    batch = learner.replay_batch + learner.demonstration_batch
+    return {
+        "microbatches": learner.microbatches,
+        "learner_positions_per_second": round(batch * learner.updates_per_step / seconds),
+        "update_milliseconds": round(1e3 * seconds, 3),
+        "learning_teraflops": round(costs_of(config).learning / seconds / 1e12, 4),
+    }
+
+
+def _peak_memory() -> float | None:
+    """Gigabytes that the process has had at most on the device; None where it is not told."""
+    memory = jax.devices()[0].memory_stats() or {}
+    return round(memory.get("peak_bytes_in_use", 0) / 1e9, 2) or None
+
+
+def _updates(config: Config, mesh: Mesh, state: TrainState) -> Callable[[], None]:
+    """The updates of a step, made from demonstrations; it takes the state's parameters over."""
+
+    def update(params: dict, optimizer: optax.OptState, key: jax.Array, experience: Experience):
+        return learn(config, key, params, optimizer, experience, ())
+
+    mapped = jax.shard_map(
+        update, mesh=mesh, in_specs=PartitionSpec(), out_specs=PartitionSpec(), check_vma=False
+    )
+    options = compiler_options(jax.default_backend())
+    learned = state.params, state.optimizer
+    given = state.key, Experience(state.step, state.replay, state.best)
+    jitted = jax.jit(mapped, donate_argnums=(0, 1), compiler_options=options)
+    compiled = jitted.lower(*learned, *given).compile()
+
+    def advance() -> None:
+        nonlocal learned
+        *learned, _, metrics = compiled(*learned, *given)
+        jax.block_until_ready(metrics)
+
+    return advance
 
 
 def _evaluations(config: Config, state: TrainState) -> tuple[Callable[[], None], float]:
