@@ -7,6 +7,7 @@ head keeps keys and values between them, so the block is not one module.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -14,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from networks.fused_attention import Lines, fits, fused_attention
+from networks.fused_attention import MOST_QUERIES, Lines, fits, fused_attention
 
 # Up to this many scores a head, attention is written as broadcast products and sums: XLA fuses
 # them, where a batched matrix product of this size is all overhead.
@@ -58,10 +59,12 @@ def attend(
     """
     sources = (queries,) if memory is None else (queries, memory)
     memory = sources[-1]
-    few_scores = _are_few(queries.shape[-4], memory.shape[-4])
-    if mask is None and not few_scores and _is_fused(queries.shape[-4], queries):
-        flat = tuple(x.reshape(-1, *x.shape[-4:]) for x in sources)
-        return fused_attention(flat).reshape(*queries.shape[:-3], *queries.shape[-2:])
+    count = queries.shape[-4]
+    few_scores = _are_few(count, memory.shape[-4])
+    # A sequence that attends to another can do so a part at a time.
+    parts = math.ceil(count / MOST_QUERIES) if len(sources) > 1 else 1
+    if mask is None and not few_scores and _is_fused(math.ceil(count / parts), queries):
+        return _attend_in_parts(sources, parts)
     query = queries[..., 0, :, :] * queries.shape[-1] ** -0.5
     key, value = memory[..., -2, :, :], memory[..., -1, :, :]
     hidden = 0.0 if mask is None else jnp.where(mask, 0.0, -1e9)
@@ -73,6 +76,18 @@ def attend(
     scores = jnp.einsum("...nhd,...mhd->...hnm", query, key, preferred_element_type=jnp.float32)
     weights = jax.nn.softmax(scores + hidden, axis=-1).astype(value.dtype)
     return jnp.einsum("...hnm,...mhd->...nhd", weights, value)
+
+
+def _attend_in_parts(
+    sources: tuple[Float[Array, "*batch _ _ heads d"], ...], parts: int
+) -> Float[Array, "*batch N heads d"]:
+    """`fused_attention` of queries that come in so many parts, as its programs hold few."""
+    *batch, count, held, heads, size = sources[0].shape
+    asking, *asked = (x.reshape(-1, *x.shape[-4:]) for x in sources)
+    asking = jnp.pad(asking, ((0, 0), (0, -count % parts), *[(0, 0)] * 3))
+    asking = asking.reshape(len(asking), parts, -1, held, heads, size)
+    seen = jax.vmap(lambda part: fused_attention((part, *asked)), 1, 1)(asking)
+    return seen.reshape(len(asking), -1, heads, size)[:, :count].reshape(*batch, count, heads, size)
 
 
 def attend_across(cells: Float[Array, "N 3 heads d"], lines: Lines) -> Float[Array, "N heads d"]:

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int32
 
 # Tensor cores multiply tiles of at least this side.
 SMALLEST_TILE = 16
-_MOST_QUERIES = 128
+MOST_QUERIES = 128
 _MOST_KEYS = 128
 # Scores that a program holds at a time: as float32 they take a quarter of a multiprocessor's
 # registers. The gradient holds three numbers for each.
@@ -60,7 +60,7 @@ class Lines(NamedTuple):
 
 def fits(count: int, size: int) -> bool:
     """Whether there can be so many queries of so many features: few, and whole tiles."""
-    return count <= _MOST_QUERIES and size >= SMALLEST_TILE and size == power(size)
+    return count <= MOST_QUERIES and size >= SMALLEST_TILE and size == power(size)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))

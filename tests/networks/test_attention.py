@@ -1,5 +1,6 @@
 """Attention against its definition."""
 
+import functools
 import types
 
 import jax
@@ -9,6 +10,7 @@ import pytest
 
 from networks import attention
 from networks.attention import BlockConfig, FromHeads, ToHeads, attend
+from networks.fused_attention import MOST_QUERIES, fused_attention
 
 
 def by_definition(query, key, value, mask):
@@ -34,6 +36,27 @@ def test_attention_is_a_softmax_over_the_keys_seen(queries, keys, masked):
     sources = query[:, None], np.stack([key, value], axis=1)
     found = jax.jit(attend)(*sources, mask=mask if masked else None)
     np.testing.assert_allclose(found, by_definition(query, key, value, mask), atol=1e-5)
+
+
+@pytest.mark.parametrize("queries", [20, 257])
+def test_kernels_take_any_number_of_queries_in_parts(monkeypatch, queries):
+    assert -(-queries // MOST_QUERIES) in (1, 3), "one part, and equal ones that need padding"
+    batch = [
+        jax.random.normal(jax.random.key(i), (2, count, held, 2, 16))
+        for i, (count, held) in enumerate([(queries, 1), (30, 2)])
+    ]
+    received = jax.random.normal(jax.random.key(2), (2, queries, 2, 16))
+
+    def gradient(*sources):
+        return jax.grad(lambda x: (attend(*x) * received).sum())(sources)
+
+    expected, expected_gradient = attend(*batch), gradient(*batch)
+    monkeypatch.setattr(attention, "generation", lambda: 9)
+    in_xla = functools.partial(fused_attention, interpret=True)
+    monkeypatch.setattr(attention, "fused_attention", in_xla)
+    np.testing.assert_allclose(jax.jit(attend)(*batch), expected, atol=1e-5)
+    for found, of_each in zip(gradient(*batch), expected_gradient, strict=True):
+        np.testing.assert_allclose(found, of_each, atol=1e-4)
 
 
 @pytest.mark.parametrize("count", [4, 20])
