@@ -70,7 +70,6 @@ _LARGE = NetworkConfig(
     policy_head_dim=32,
     value_width=512,
     dtype="bfloat16",
-    remat=True,
 )
 _PAPER = load_config(ROOT / "tpu_configs" / "paper.py")
 SETTINGS: dict[str, Config] = {
@@ -93,12 +92,16 @@ SETTINGS: dict[str, Config] = {
         network=dataclasses.replace(_LARGE, token_size=4),
         search=SearchConfig(num_actions=32, num_simulations=32),
         selfplay=SelfPlayConfig(num_games=512, moves_per_step=1),
-        learner=LearnerConfig(updates_per_step=1, replay_batch=512, demonstration_batch=512),
+        learner=LearnerConfig(
+            updates_per_step=1, replay_batch=512, demonstration_batch=512, microbatches=8
+        ),
     ),
-    # Its step as it is, but for the games in progress and the parts of a batch.
+    # Its step as it is, but for the games in progress and the parts of a batch, of which so much
+    # can be kept that no layer is computed twice.
     "paper": dataclasses.replace(
         _PAPER,
-        learner=dataclasses.replace(_PAPER.learner, microbatches=32),
+        network=dataclasses.replace(_PAPER.network, remat=False),
+        learner=dataclasses.replace(_PAPER.learner, microbatches=64),
         selfplay=SelfPlayConfig(num_games=16, moves_per_step=1, kept_games=1),
     ),
 }
@@ -132,6 +135,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=["default"])
     parser.add_argument("--games", type=int, help="games in progress; the setting's")
     parser.add_argument("--simulations", type=int, help="of each move; the setting's")
+    parser.add_argument("--microbatches", type=int, help="parts of a batch; the setting's")
     parser.add_argument(
         "--as-layers", action="store_true", help="play without the kernel of a whole torso stage"
     )
@@ -150,7 +154,8 @@ def _parse() -> argparse.Namespace:
 def _config(name: str, options: argparse.Namespace) -> Config:
     config = SETTINGS[name]
     changes = {
-        "learner": {"demonstration_steps": _PLAYS},
+        "learner": {"demonstration_steps": _PLAYS}
+        | ({"microbatches": options.microbatches} if options.microbatches else {}),
         "selfplay": {"num_games": options.games} if options.games else {},
         "search": {"num_simulations": options.simulations} if options.simulations else {},
     }

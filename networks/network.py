@@ -58,7 +58,8 @@ class NetworkConfig:
     """What the network computes in (unknown). Parameters, layer norms,
     softmaxes, log-probabilities and the value head are float32 either way."""
     remat: bool = False
-    """Recompute the inside of each layer in the backward pass: less memory, a third more work."""
+    """Recompute the inside of each layer in the backward pass: less memory, a third more work.
+    learner.microbatches saves memory without that work, as far as a part still fills the device."""
 
 
 class AgentNetwork(nn.Module):

@@ -27,7 +27,6 @@ config = Config(
         token_size=4,
         value_width=512,
         dtype="bfloat16",
-        remat=True,
     ),
     search=SearchConfig(num_actions=32, num_simulations=32),
     selfplay=SelfPlayConfig(
