@@ -125,20 +125,14 @@ class Simulator:
         What `expand` says of the children but for their actions, which are most of its work.
         """
         batch = len(parent.tokens)
-
-        def several(slots: jax.Array) -> Edges:
-            choices = jnp.broadcast_to(slots[:, None], (len(slots), batch))
-            keys, states, reward, alive = jax.vmap(self._follow, in_axes=(0, None))(choices, parent)
-            # One batch for the network, whose kernels take several positions at once.
-            keys, states = jax.tree.map(
-                lambda x: x.reshape(len(slots) * batch, *x.shape[2:]), (keys, states)
-            )
-            value = self._values(keys, states).reshape(alive.shape)
-            return Edges(reward, alive, alive * value)
-
-        together = self._slots_together(batch, count)
-        edges = jax.lax.map(several, jnp.arange(count).reshape(-1, together))
-        return jax.tree.map(lambda x: x.reshape(count, batch).T, edges)
+        choices = jnp.broadcast_to(jnp.arange(count)[:, None], (count, batch))
+        keys, states, reward, alive = jax.vmap(self._follow, in_axes=(0, None))(choices, parent)
+        together = self._leaves_together(count * batch)
+        leaves = jax.tree.map(
+            lambda x: x.reshape(count * batch // together, together, *x.shape[2:]), (keys, states)
+        )
+        value = jax.lax.map(lambda some: self._values(*some), leaves).reshape(count, batch)
+        return jax.tree.map(jnp.transpose, Edges(reward, alive, alive * value))
 
     def _follow(
         self, choice: Int[Array, "B"], parent: Node
@@ -182,10 +176,10 @@ class Simulator:
         by = choose(choice_key, self.symmetries)
         return permute_state(state, by, self.network.game.ring), key, by
 
-    def _slots_together(self, batch: int, count: int) -> int:
-        """How many of ``count`` children of each of ``batch`` nodes are evaluated at once."""
+    def _leaves_together(self, count: int) -> int:
+        """How many of so many leaves are evaluated at once."""
         u, v, w = self.network.space.sides
-        features = batch * (u * v + v * w + w * u) * self.network.config.width
+        features = (u * v + v * w + w * u) * self.network.config.width
         fitting = [n for n in range(1, count + 1) if count % n == 0 and n * features <= _FEATURES]
         return max(fitting, default=1)
 
