@@ -147,7 +147,7 @@ def sample_best(
     target_key, game_key, look_key, order_key, move_key = jax.random.split(key, 5)
     target = draw_target(config, target_key)
     game = draw_game(best, target, game_key)
-    _, actions, _ = show(config, config.bases, target, game, look_key)
+    actions = shown_in(config, game, draw_basis(config, config.bases, target, look_key))
     exists = game.length != NO_GAME
     length = jnp.where(exists, game.length, 1)
     places = jnp.arange(len(actions))
@@ -180,38 +180,35 @@ def draw_game(best: SolvedGame, target: Int32[Array, ""], key: Key[Array, ""]) -
     return jax.tree.map(lambda x: x[target, place], best)
 
 
-def show(
-    config: Config,
-    bases: BasisSampler,
-    target: Int32[Array, ""],
-    game: SolvedGame,
-    key: Key[Array, ""],
-) -> tuple[Basis, Int8[Array, "R 3 S"], Bool[Array, ""]]:
-    """A random basis of those and a game of a target `seen_in` it.
-
-    The key is consumed.
-    """
+def draw_basis(
+    config: Config, bases: BasisSampler, target: Int32[Array, ""], key: Key[Array, ""]
+) -> Basis:
+    """A random basis of those for a target. The key is consumed."""
     shapes = jnp.asarray([target.shape for target in config.targets], jnp.int32)
-    basis = bases(key, shapes[target])
-    return basis, *seen_in(config, game, basis)
+    return bases(key, shapes[target])
+
+
+def shown_in(config: Config, game: SolvedGame, basis: Basis) -> Int8[Array, "R 3 S"]:
+    """The moves of ``game`` in ``basis``, canonical actions; in its own where they do not fit."""
+    actions, fits, has_room = seen_in(config, game, basis)
+    return jnp.where(fits.all() & has_room, actions, game.actions).astype(jnp.int8)
 
 
 def seen_in(
     config: Config, game: SolvedGame, basis: Basis
-) -> tuple[Int8[Array, "R 3 S"], Bool[Array, ""]]:
-    """The moves of ``game`` in ``basis``, canonical actions (R, 3, S), and whether they fit there.
+) -> tuple[Int32[Array, "R 3 S"], Bool[Array, "R"], Bool[Array, ""]]:
+    """The moves of ``game`` in ``basis``, which of them fit there, and whether there is room.
 
-    They do not if they leave the ring's coefficients or the tensor's entries might overflow, which
-    happens over Z alone: with coefficients -1, 0 and 1 mostly. Then the moves are shown in the
-    basis of the game.
+    Over Z moves may leave the ring's coefficients, -1, 0 and 1 mostly, and the tensor's entries
+    might overflow. The moves are canonical and in any case solve the target in that basis.
     """
     ring = config.ring
     actions = from_canonical(game.factors, basis, ring)
     actions = jax.vmap(canonicalize, in_axes=(0, None))(actions, ring)
-    fits = jnp.isin(actions, jnp.asarray(ring.coefficients)).all()
+    fits = jnp.isin(actions, jnp.asarray(ring.coefficients)).all(axis=(1, 2))
     start = ring.reduce(outer_sum(actions))
-    fits &= jnp.abs(start).max() <= config.rules.largest_start
-    return jnp.where(fits, actions, game.actions).astype(jnp.int8), fits
+    has_room = jnp.abs(start).max() <= config.rules.largest_start
+    return actions, fits, has_room & (jnp.abs(actions).max() <= _INT8_MAX)
 
 
 def _shortest(

@@ -31,10 +31,11 @@ from training.best_games import (
     NO_GAME,
     SolvedGame,
     describe,
+    draw_basis,
     draw_game,
     draw_target,
     no_games,
-    show,
+    seen_in,
 )
 from training.config import Config
 
@@ -114,6 +115,7 @@ def climb(
 
 
 def follow(
+    config: Config,
     best: SolvedGame,
     chain: Chain,
     key: Key[Array, ""],
@@ -124,9 +126,11 @@ def follow(
     """What ONE place goes on from after a game on a target, and whether that is another game.
 
     A game that is a step from the one it went on from is followed if it is not longer, and
-    sometimes if it is one longer than the shortest; any other game only if it is shorter.
+    sometimes if it is one longer than the shortest; any other game only if it is shorter. Over Z
+    the canonical factors have to keep to the ring's coefficients, as they would only ever grow.
 
     Args:
+        config: the run's.
         best: the best games of the run, (N, M).
         chain: of the place.
         key: consumed.
@@ -140,7 +144,8 @@ def follow(
     differs = (game.prints[:2] != before.prints[:2]).any() | (game.length < before.length)
     # Of no game and no game none is shorter.
     is_near = (game.length < before.length) | (is_step & (game.length <= before.length + longer))
-    follows = is_near & differs & (game.length != NO_GAME)
+    is_kept = jnp.isin(game.factors, jnp.asarray(config.ring.coefficients)).all()
+    follows = is_near & differs & is_kept & (game.length != NO_GAME)
     place = jnp.where(follows, target, len(chain.reach))
     after = jax.tree.map(lambda old, new: old.at[place].set(new, mode="drop"), chain.game, game)
     return chain._replace(game=after), follows
@@ -155,8 +160,8 @@ def sample_opening(
     `Config.continued_bases`, with a random number of moves left: at least 2, where it has as many,
     and at most `SelfPlayConfig.continued_moves`, or the reach of the chain. These are moves that
     have factors in common with each other, as far as there are such: what they add up to is the
-    likeliest to be a sum of other products, or of fewer. There is none without a game, or if the
-    game does not fit into the basis drawn: then nobody knows the basis that it is shown in.
+    likeliest to be a sum of other products, or of fewer. There is none without a game, or if those
+    that are left do not fit into the basis drawn. The others need not: nobody plays them.
 
     Args:
         config: the run's.
@@ -167,14 +172,18 @@ def sample_opening(
     target_key, game_key, look_key, order_key, move_key = jax.random.split(key, 5)
     target = draw_target(config, target_key)
     game = _game_of(best, chain, target, game_key)
-    basis, actions, fits = show(config, config.continued_bases, target, game, look_key)
+    basis = draw_basis(config, config.continued_bases, target, look_key)
+    actions, fits, has_room = seen_in(config, game, basis)
     exists = game.length != NO_GAME
     length = jnp.where(exists, game.length, 1)
     most = jnp.minimum(length, config.selfplay.continued_moves or chain.reach[target])
     left = jax.random.randint(move_key, (), jnp.minimum(_FEWEST, most), most + 1)
-    order = related_last(order_key, actions, config.ring)
-    actions = jnp.roll(actions[order], length, axis=0)
-    return Opening(target, basis, actions, length - left, length), exists & fits
+    # The same in any basis, but factors are compared by the ring's symbols.
+    order = jnp.roll(related_last(order_key, game.factors, config.ring), length)
+    is_left = jnp.arange(len(order)) >= length - left
+    possible = exists & has_room & (fits[order] | ~is_left).all()
+    opening = Opening(target, basis, actions[order].astype(jnp.int8), length - left, length)
+    return opening, possible
 
 
 def walk_on(

@@ -298,8 +298,14 @@ def _keep(
             follow_keys, climb_keys = jax.vmap(jax.random.split, out_axes=1)(chain_keys)
             left = jnp.where(done, episodes.left, 0)
             chains = jax.vmap(climb)(chains, climb_keys, games, episodes.target, left)
-            chains, moved = jax.vmap(follow, in_axes=(None, 0, 0, 0, 0, 0))(
-                best_before, chains, follow_keys, games, episodes.target, episodes.is_continued
+            chains, moved = jax.vmap(follow, in_axes=(None, None, 0, 0, 0, 0, 0))(
+                config,
+                best_before,
+                chains,
+                follow_keys,
+                games,
+                episodes.target,
+                episodes.is_continued,
             )
     lengths = jnp.where(solved, played.length, config.max_moves + 1)
     kept = Kept(
@@ -329,8 +335,8 @@ def walk_by_flips(config: Config, keys: Key[Array, "B"], best: SolvedGame, kept:
     bases = jax.tree.map(
         lambda x: jnp.broadcast_to(x, (len(keys), *jnp.shape(x))), config.bases.identity()
     )
-    chains, _ = jax.vmap(follow, in_axes=(None, 0, 0, 0, 0, 0))(
-        best, kept.chains, follow_keys, games, targets, jnp.ones(len(keys), bool)
+    chains, _ = jax.vmap(follow, in_axes=(None, None, 0, 0, 0, 0, 0))(
+        config, best, kept.chains, follow_keys, games, targets, jnp.ones(len(keys), bool)
     )
     return kept._replace(
         found=_shorter(config, kept.found, targets, games.length, games.factors, bases),

@@ -23,6 +23,7 @@ from training.best_games import (
     no_games,
     sample_best,
     seen_in,
+    shown_in,
 )
 from training.config import Config, GameConfig, LearnerConfig
 from training.mesh import make_mesh
@@ -228,15 +229,19 @@ def test_a_game_seen_in_a_basis_solves_the_target_in_it_or_stays_as_it_was(
     @jax.vmap
     def look(seed: jax.Array):
         basis = a_basis(config, seed)
-        return seen_in(config, game, basis), change_basis(target, basis, config.ring)
+        start = change_basis(target, basis, config.ring)
+        return shown_in(config, game, basis), seen_in(config, game, basis), start
 
-    (actions, fits), starts = jax.device_get(look(jnp.arange(200)))
+    actions, (seen, fits, has_room), starts = jax.device_get(look(jnp.arange(200)))
     totals = [total(config, each) for each in actions]
     right = np.array([np.array_equal(*x) for x in zip(totals, starts, strict=True)])
     assert right.mean() >= least
     assert np.isin(actions[right], config.ring.coefficients).all()
     assert (actions[~right] == game.actions).all()
-    np.testing.assert_array_equal(fits, right)
+    assert has_room.all()
+    np.testing.assert_array_equal(fits.all(axis=1), right)
+    for each, start in zip(seen, starts, strict=True):
+        np.testing.assert_array_equal(total(config, each), start)
 
 
 def total(config: Config, actions: np.ndarray) -> np.ndarray:

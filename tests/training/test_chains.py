@@ -49,15 +49,26 @@ def a_game(length: int, print_: int, room: int = 2) -> SolvedGame:
     return SolvedGame(jnp.int32(length), jnp.array([print_, 0, 0], jnp.uint32), moves, moves)
 
 
-def followed(before: int, shortest: int, after: int, *, is_step: bool, same: bool = False) -> float:
+def followed(
+    before: int,
+    shortest: int,
+    after: int,
+    *,
+    is_step: bool,
+    same: bool = False,
+    coefficients: tuple[int, ...] = (-2, -1, 0, 1, 2),
+) -> float:
     """How often a place with a game of a length follows one of another length."""
+    config = Config(game=GameConfig(ring="z", coefficients=coefficients), devices=1)
     of_two = jax.tree.map(lambda *x: jnp.stack(x), a_game(NO_GAME, 9), a_game(before, 1))
     best = jax.tree.map(lambda x: x[:, None], of_two)
     best = best._replace(length=jnp.array([[NO_GAME], [shortest]]))
     game = a_game(after, 1 if same else 2)
     chain = Chain(of_two, jnp.array([3, 4]))
     go = jax.jit(
-        jax.vmap(lambda key: follow(best, chain, key, game, jnp.int32(1), jnp.bool_(is_step)))
+        jax.vmap(
+            lambda key: follow(config, best, chain, key, game, jnp.int32(1), jnp.bool_(is_step))
+        )
     )
     chains, moved = go(jax.random.split(jax.random.key(0), 1000))
     assert (chains.reach == chain.reach).all()
@@ -75,6 +86,12 @@ def test_a_place_follows_games_that_are_not_longer():
     assert followed(8, 7, 9, is_step=True) == 0, "it is longer than the shortest already"
     assert followed(8, 8, NO_GAME, is_step=True) == 0
     assert followed(NO_GAME, NO_GAME, NO_GAME, is_step=False) == 0
+
+
+def test_a_place_does_not_follow_games_outside_of_the_ring_s_coefficients():
+    for is_step in (True, False):
+        assert followed(8, 8, 7, is_step=is_step, coefficients=(-1, 0, 1)) == 0
+        assert followed(8, 8, 7, is_step=is_step) == 1
 
 
 def test_a_place_with_a_shortest_game_sometimes_follows_one_that_is_one_longer():
@@ -185,6 +202,22 @@ def test_what_is_left_of_a_best_game_to_play_again_are_products_that_share_facto
             kinds = [len(np.unique(left[:, mode], axis=0)) for mode in range(3)]
             is_block.append(kinds == [4, 4, 4])
     assert np.mean(is_block) > 0.4, "in a random order it is 3 in 495"
+
+
+def test_only_what_is_left_to_play_has_to_fit_into_a_basis():
+    selfplay = SelfPlayConfig(continued_share=1.0, continued_moves=2, continued_basis_density=0.3)
+    config = dataclasses.replace(configured("z"), selfplay=selfplay)
+    best, chain = known(config, 8), no_chain(config)
+    draw = jax.jit(jax.vmap(lambda key: sample_opening(config, best, chain, key)))
+    openings, possible = jax.device_get(draw(jax.random.split(jax.random.key(0), 1000)))
+    target = jnp.asarray(config.targets[1].padded(config.side))
+    starts = jax.vmap(change_basis, (None, 0, None))(target, openings.basis, config.ring)
+    whole = np.isin(openings.actions, config.ring.coefficients).all(axis=(1, 2, 3))
+    assert (possible & ~whole).any()
+    for i in np.flatnonzero(possible):
+        actions = openings.actions[i]
+        np.testing.assert_array_equal(total(config, actions), starts[i])
+        assert np.isin(actions[openings.moves[i] :], config.ring.coefficients).all()
 
 
 @pytest.mark.parametrize("density", [0.0, 0.5])
