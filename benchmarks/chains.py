@@ -22,9 +22,6 @@ from tensorgame.flips import walk
 from tensorgame.rings import Z2
 from training.chains import related_last
 
-# Of the chains that are longer than the shortest, those that go on from one of these, in a round.
-_MIGRATION = 1 / 16
-
 
 def main() -> None:
     """Runs the command line."""
@@ -34,13 +31,22 @@ def main() -> None:
     parser.add_argument("--chains", type=int, default=256, help="chains (256)")
     parser.add_argument("--left", type=int, default=8, help="most moves taken back, 2 or more (8)")
     parser.add_argument("--flips", type=int, default=30, help="flips that play them again (30)")
+    parser.add_argument(
+        "--migration",
+        type=float,
+        default=1 / 16,
+        help="of the chains that are longer than the shortest, those that go on from one of these, "
+        "in a round (1/16)",
+    )
     parser.add_argument("--seconds", type=float, default=60.0, help="of a target and seed (60)")
     options = parser.parse_args()
     for name in options.targets:
         for seed in options.seeds:
             moves = _simulate(targets.parse(name), seed, options)
             line = {"target": name, "seed": seed, "moves_to_rank": moves}
-            settings = {key: getattr(options, key) for key in ("chains", "left", "flips")}
+            settings = {
+                key: getattr(options, key) for key in ("chains", "left", "flips", "migration")
+            }
             report({**line, **settings, **origin(options.commit)}, options.output)
 
 
@@ -64,7 +70,7 @@ def _simulate(target: targets.Target, seed: int, options: argparse.Namespace) ->
         lengths = np.asarray((factors != 0).any(axis=(2, 3)).sum(axis=1))
         shortest = lengths.min()
         reached.setdefault(int(shortest), moves)
-        goes = (lengths > shortest) & (random.random(options.chains) < _MIGRATION)
+        goes = (lengths > shortest) & (random.random(options.chains) < options.migration)
         others = random.choice(np.flatnonzero(lengths == shortest), options.chains)
         factors = factors[np.where(goes, others, np.arange(options.chains))]
     return reached

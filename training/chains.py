@@ -12,7 +12,10 @@ with each failure. A part of a game that is small enough to be played for sure m
 to be played that leads anywhere, and one that is too large is lost moves.
 
 There may also be no way at all: the algorithms of one length fall into parts that no such step
-connects. So some places go on from games that are one move longer than the shortest of the run.
+connects. So some places go on from games that are one move longer than the shortest of the run. And
+those that are behind give up their own game for a shorter one, more or less soon
+(`SelfPlayConfig.continued_migration`): at once they all come from the same game and are shut in
+with it, never and each has the whole way to go alone.
 
 The best games of the run (`training.best_games`) cannot do this. They are a sample of all that were
 ever seen, which changes the less the more there were, so that nothing gets far from where it began.
@@ -39,11 +42,8 @@ from training.best_games import (
 )
 from training.config import Config
 
-# Share of the times that a place with one of the shortest games follows a game that is one longer,
-# and that one with a longer game goes on from one of the best instead. About as many places have
-# the one as the other.
+# Share of the times that a place with one of the shortest games follows a game that is one longer.
 _LONGER = 1 / 8
-_MIGRATION = 1 / 32
 # The fewest moves that are taken back, and the share of successes with the most that raises these
 # by one. So two of three succeed where a failure lowers them by one.
 _FEWEST, _RISE = 2, 1 / 2
@@ -171,7 +171,7 @@ def sample_opening(
     """
     target_key, game_key, look_key, order_key, move_key = jax.random.split(key, 5)
     target = draw_target(config, target_key)
-    game = _game_of(best, chain, target, game_key)
+    game = _game_of(config, best, chain, target, game_key)
     basis = draw_basis(config, config.continued_bases, target, look_key)
     actions, fits, has_room = seen_in(config, game, basis)
     exists = game.length != NO_GAME
@@ -202,7 +202,7 @@ def walk_on(
     """
     target_key, game_key, walk_key = jax.random.split(key, 3)
     target = draw_target(config, target_key)
-    game = _game_of(best, chain, target, game_key)
+    game = _game_of(config, best, chain, target, game_key)
     allowed = (game.length != NO_GAME) & jnp.isin(
         game.factors, jnp.asarray(config.ring.coefficients)
     ).all()
@@ -211,13 +211,14 @@ def walk_on(
 
 
 def _game_of(
-    best: SolvedGame, chain: Chain, target: Int32[Array, ""], key: Key[Array, ""]
+    config: Config, best: SolvedGame, chain: Chain, target: Int32[Array, ""], key: Key[Array, ""]
 ) -> SolvedGame:
     """The game of ONE place on a target; now and then one of the best, if they are shorter."""
+    share = config.selfplay.continued_migration
     own_key, best_key = jax.random.split(key)
     own = jax.tree.map(lambda x: x[target], chain.game)
     is_behind = own.length > best.length[target, 0]
-    moves = is_behind & ((own.length == NO_GAME) | jax.random.bernoulli(own_key, _MIGRATION))
+    moves = is_behind & ((own.length == NO_GAME) | jax.random.bernoulli(own_key, share))
     other = draw_game(best, target, best_key)
     return jax.tree.map(lambda x, y: jnp.where(moves, y, x), own, other)
 

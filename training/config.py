@@ -95,6 +95,9 @@ class SelfPlayConfig:
     continued_moves: int = 0
     """Most moves of the solved game that are taken back for that; 0 for as many as are mostly
     played again in no more moves, which each place finds out for itself."""
+    continued_migration: float = 1 / 32
+    """How often a place whose game is longer than the shortest of the run goes on from one of the
+    best instead. Rarely in long runs: places that come from the first short game stay near it."""
     continued_basis_density: float = 0.0
     """Non-zero share off the diagonals of the triangular factors of continued games' bases, none of
     which is the canonical one; 0 for bases as in other games. In dense ones, at 0.5, no algorithm
@@ -485,6 +488,7 @@ _MAY_BE_ZERO = {
     "learner.warmup_updates",
     "selfplay.continued_basis_density",
     "selfplay.continued_moves",
+    "selfplay.continued_migration",
     "selfplay.continued_share",
     "learner.weight_decay",
     "learner.policy_weight",
@@ -498,6 +502,7 @@ _AT_MOST = {
     "learner.best_games_share": 1.0,
     "learner.reanalysed_share": 1.0,
     "learner.swapped_share": 1.0,
+    "selfplay.continued_migration": 1.0,
     "selfplay.continued_share": 1.0,
     "game.canonical_probability": 1.0,
     "selfplay.continued_basis_density": 1.0,

@@ -127,10 +127,16 @@ def test_a_place_takes_back_more_where_it_plays_that_again_and_less_where_it_doe
         assert reached(after, reach=5, left=0) == 5, "and none from the start"
 
 
-@pytest.mark.parametrize(("length", "low", "high"), [(7, 0.0, 0.0), (9, 0.01, 0.06)])
-def test_places_go_on_from_their_own_game_and_now_and_then_from_a_shorter_one(length, low, high):
+@pytest.mark.parametrize(
+    ("length", "migration", "low", "high"),
+    [(7, 1 / 32, 0.0, 0.0), (9, 1 / 32, 0.01, 0.06), (9, 0.5, 0.46, 0.54), (9, 0.0, 0.0, 0.0)],
+)
+def test_places_go_on_from_their_own_game_and_now_and_then_from_a_shorter_one(
+    length, migration, low, high
+):
     config = Config(
         game=GameConfig(ring="z2", canonical_probability=1.0),
+        selfplay=SelfPlayConfig(continued_migration=migration),
         learner=LearnerConfig(best_games_share=0.5, best_games=4),
         devices=1,
     )
