@@ -200,7 +200,7 @@ def _outcomes(agent: Agent, copies: pathlib.Path | None) -> Iterator[dict[str, o
             "seconds_to_rank": {f"{r['rank']} {r['ring']}": r["seconds"] for r in saved},
             "steps_to_rank": {f"{r['rank']} {r['ring']}": r["step"] for r in saved},
             "solved_shares": _solved_shares(metrics, name),
-            "compile_seconds": last.get("compile_seconds"),
+            "compile_seconds": _compile_seconds(metrics),
             "run_seconds": last.get("seconds"),
             "steps": last.get("step"),
             "games": last.get("total_games"),
@@ -208,6 +208,13 @@ def _outcomes(agent: Agent, copies: pathlib.Path | None) -> Iterator[dict[str, o
             # Raises if the algorithm is wrong.
             "proof": found and found.check(),
         }
+
+
+def _compile_seconds(metrics: list[dict]) -> float | None:
+    """Of all processes that a run has been, each of which has compiled its step once."""
+    seconds = [line["compile_seconds"] for line in metrics]
+    each = [now for before, now in zip([None, *seconds], seconds, strict=False) if now != before]
+    return round(sum(each), 3) if each else None
 
 
 def _solved_shares(metrics: list[dict], target: str) -> list[float | None]:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import pathlib
 import platform
 
@@ -20,7 +21,7 @@ def cpu_name() -> str:
 
 
 def origin(version: str | None) -> dict[str, str]:
-    """Where a measurement of this process comes from: the device, JAX, and the commit.
+    """Where a measurement comes from: the device, JAX, the commit, and XLA's flags if any are set.
 
     Args:
         version: name of the commit, where there is no git checkout.
@@ -29,10 +30,12 @@ def origin(version: str | None) -> dict[str, str]:
     import jax
 
     device = jax.devices()[0]
+    flags = os.environ.get("XLA_FLAGS")
     return {
         "device": cpu_name() if device.platform == "cpu" else device.device_kind,
         "jax": jax.__version__,
         "commit": version or commit(),
+        **({"xla_flags": flags} if flags else {}),
     }
 
 

@@ -49,7 +49,7 @@ class NetworkConfig:
     """Share of the policy head's features that are dropped while it learns (unknown); 0 for none.
     """
     token_size: int = 0
-    """d, entries of a factor in a token (5), a divisor of S; 0 for the most with |F|^d <= 4096."""
+    """d, entries of a factor in a token (5), a divisor of S; 0 for the most with |F|^d <= 1024."""
     value_width: int = 64
     """Hidden width of the value head (512)."""
     quantiles: int = 8

@@ -35,6 +35,7 @@ config = Config(
         kept_games=4,
         continued_share=0.95,
         continued_moves=4,
+        continued_migration=3e-4,
         continued_basis_density=0.5,
     ),
     learner=LearnerConfig(

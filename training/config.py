@@ -23,6 +23,8 @@ from tensorgame.symmetries import BasisSampler, SignedPermutation, signed_permut
 
 # Values of one token; the paper's largest is 5^5 = 3125.
 MAX_VOCABULARY = 4096
+# The same where the size of a token is not given: two small tokens are decoded faster than a large.
+_MANY_VALUES = 1024
 
 
 class ConfigError(ValueError):
@@ -241,7 +243,7 @@ class Config:
         size = self.network.token_size
         if not size:
             side = self.side
-            fits = [d for d in range(1, side + 1) if self.ring.num_symbols**d <= MAX_VOCABULARY]
+            fits = [d for d in range(1, side + 1) if self.ring.num_symbols**d <= _MANY_VALUES]
             size = max(d for d in fits if side % d == 0)
         return ActionSpace(self.ring, self.side, size, self.corner)
 

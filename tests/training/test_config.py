@@ -107,8 +107,8 @@ def test_zeros_choose_what_fits_the_target():
     assert config.ranks_wanted == (20,)
     assert config.demonstrator.max_factors == (20,)
     assert config.demonstrator.shapes == ((6, 12, 8),)
-    # The side is 12; over Z_2 all twelve entries make a token, over Z with five values four do.
-    assert config.action_space.token_size == 12
+    # The side is 12; over Z_2 six entries make a token, over Z with five values four do.
+    assert config.action_space.token_size == 6
     game = GameConfig(targets=("matmul:2,3,4",), ring="z", coefficients=(-2, -1, 0, 1, 2))
     integers = dataclasses.replace(config, game=game)
     assert integers.action_space.token_size == 4
