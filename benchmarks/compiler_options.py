@@ -46,7 +46,7 @@ def main() -> None:
     config = Config(
         game=GameConfig(ring=arguments.ring), learner=LearnerConfig(demonstration_steps=0)
     )
-    options = step.compiler_options(jax.default_backend())
+    options = step.compiler_options(config, jax.default_backend())
     programs = [_compile(config, options), _compile(config, {})]
     # The first round warms up.
     for _ in range(1 + arguments.steps):

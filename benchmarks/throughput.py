@@ -274,7 +274,7 @@ def _updates(config: Config, mesh: Mesh, state: TrainState) -> Callable[[], None
     mapped = jax.shard_map(
         update, mesh=mesh, in_specs=PartitionSpec(), out_specs=PartitionSpec(), check_vma=False
     )
-    options = compiler_options(jax.default_backend())
+    options = compiler_options(config, jax.default_backend())
     learned = state.params, state.optimizer
     given = state.key, Experience(state.step, state.replay, state.best)
     jitted = jax.jit(mapped, donate_argnums=(0, 1), compiler_options=options)
@@ -311,7 +311,7 @@ def _evaluations(config: Config, state: TrainState) -> tuple[Callable[[], None],
     keys = jax.random.split(jax.random.key(0), config.selfplay.num_games)
     # The step takes its state over.
     inputs = jax.tree.map(jnp.copy, (state.params, keys, state.episodes.state))
-    options = compiler_options(jax.default_backend())
+    options = compiler_options(config, jax.default_backend())
     compiled = jax.jit(evaluate, compiler_options=options).lower(*inputs).compile()
     return lambda: jax.block_until_ready(compiled(*inputs)), count / each
 

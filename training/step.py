@@ -88,6 +88,9 @@ class Told(NamedTuple):
     lengths: jax.Array
 
 
+# Features of a torso cell from which on cuBLAS makes all matrix products.
+_WIDE = 256
+
 # Agents of one program share the count of steps, so that the branch it decides stays a branch.
 _AGENTS = TrainState(0, 0, 0, step=None, episodes=0, replay=0, best=0, chains=0)
 
@@ -201,17 +204,24 @@ def make_step(
         donate_argnums=0,
         in_shardings=(shardings,),
         out_shardings=(shardings, None),
-        compiler_options=compiler_options(platform(mesh)),
+        compiler_options=compiler_options(config, platform(mesh)),
     )
 
 
-def compiler_options(platform: str) -> dict[str, str]:
-    """XLA's options for the step on a platform (benchmarks/compiler_options.py).
+def compiler_options(config: Config, platform: str) -> dict[str, str | bool]:
+    """XLA's options for the programs of a configuration on a platform.
 
     On a CPU small fusions go to YNNPACK by default, which makes a step of a laptop's size more than
-    twice as slow; the empty value turns that off.
+    twice as slow; the empty value turns that off (benchmarks/compiler_options.py). On a GPU XLA's
+    own matrix products leave the bias, GELU and skip connection that follow to other kernels, where
+    cuBLAS makes them along with the product: where layers are wide evaluations take a fifth less
+    time (docs/roofline.md).
     """
-    return {"xla_cpu_experimental_ynn_fusion_type": ""} if platform == "cpu" else {}
+    if platform == "cpu":
+        return {"xla_cpu_experimental_ynn_fusion_type": ""}
+    if platform == "gpu" and config.network.width >= _WIDE:
+        return {"xla_gpu_enable_triton_gemm": False}
+    return {}
 
 
 def _play(
