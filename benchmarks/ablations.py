@@ -78,7 +78,6 @@ VARIANTS: dict[str, Callable[[Config], Config]] = {
     "no continued games": _replaced("selfplay", continued_share=0.0),
     "continued in the bases of play": _replaced("selfplay", continued_basis_density=0.0),
     "up to 8 moves continued": _replaced("selfplay", continued_moves=8),
-    "as many moves continued as succeed": _replaced("selfplay", continued_moves=0),
     "flips": _replaced("learner", best_games_share=0.5, flips=100),
     "symmetric queries": _replaced("game", signed_permutations=100),
     "history of 3": _replaced("game", history=3),

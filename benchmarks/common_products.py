@@ -55,9 +55,7 @@ def _games(folder: pathlib.Path) -> dict[str, np.ndarray] | None:
     reader = ocp.PyTreeCheckpointer()
     tree = reader.metadata(folder.resolve()).item_metadata.tree
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-    chains = reader.restore(folder.resolve(), restore_args=as_numpy)["chains"]
-    # Before af9ccea a chain was its game and nothing else.
-    return chains and chains.get("game", chains)
+    return reader.restore(folder.resolve(), restore_args=as_numpy)["chains"]
 
 
 def _describe(lengths: np.ndarray, factors: np.ndarray) -> dict[str, object]:

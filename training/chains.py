@@ -6,11 +6,6 @@ one ends with no more moves than it had, the place goes on from that one. So eve
 of a random walk among solved games: a step that only keeps the length is taken too, since many of
 them may lie between a game and one that can be shortened.
 
-How much of its game a place takes back is fixed, or goes by what the agent can play again: a
-staircase for each place and target, which rises with some of the successes at its top and falls
-with each failure. A part of a game that is small enough to be played for sure may have no other way
-to be played that leads anywhere, and one that is too large is lost moves.
-
 There may also be no way at all: the algorithms of one length fall into parts that no such step
 connects. So some places go on from games that are one move longer than the shortest of the run. And
 those that are behind give up their own game for a shorter one, more or less soon
@@ -44,24 +39,8 @@ from training.config import Config
 
 # Share of the times that a place with one of the shortest games follows a game that is one longer.
 _LONGER = 1 / 8
-# The fewest moves that are taken back, and the share of successes with the most that raises these
-# by one. So two of three succeed where a failure lowers them by one.
-_FEWEST, _RISE = 2, 1 / 2
 # Against a factor in common, which counts one.
 _RELATED_NOISE = 0.75
-
-
-class Chain(NamedTuple):
-    """What ONE place goes on from.
-
-    Attributes:
-        game: a solved game of each of N targets, (N,).
-        reach: the most moves of each that are taken back unless
-            `SelfPlayConfig.continued_moves` says how many, (N,), int32.
-    """
-
-    game: SolvedGame
-    reach: Int32[Array, "*batch"]
 
 
 class Opening(NamedTuple):
@@ -83,47 +62,21 @@ class Opening(NamedTuple):
     length: Int32[Array, ""]
 
 
-def no_chain(config: Config) -> Chain:
-    """What ONE place goes on from before anything is solved."""
-    game = jax.tree.map(lambda x: x[:, 0], no_games(config, 1))
-    return Chain(game, jnp.full(game.length.shape, _FEWEST, jnp.int32))
-
-
-def climb(
-    chain: Chain,
-    key: Key[Array, ""],
-    game: SolvedGame,
-    target: Int32[Array, ""],
-    left: Int32[Array, ""],
-) -> Chain:
-    """The chain of ONE place with the reach that a game on a target leaves it.
-
-    Args:
-        chain: before `follow`.
-        key: consumed.
-        game: solved or not.
-        target: index of its target.
-        left: how many moves of the place's game were taken back; 0 for a game from the start.
-    """
-    reach = chain.reach[target]
-    # Of no game and no game none is longer.
-    success = (game.length <= chain.game.length[target]) & (game.length != NO_GAME)
-    up = jax.random.bernoulli(key, _RISE).astype(jnp.int32)
-    moved = jnp.clip(reach + jnp.where(success, up, -1), _FEWEST, len(game.actions))
-    reach = jnp.where(left == reach, moved, reach)
-    return chain._replace(reach=chain.reach.at[target].set(reach))
+def no_chains(config: Config) -> SolvedGame:
+    """What ONE place goes on from before anything is solved: a game of each of N targets, (N,)."""
+    return jax.tree.map(lambda x: x[:, 0], no_games(config, 1))
 
 
 def follow(
     config: Config,
     best: SolvedGame,
-    chain: Chain,
+    chains: SolvedGame,
     key: Key[Array, ""],
     game: SolvedGame,
     target: Int32[Array, ""],
     is_step: Bool[Array, ""],
-) -> tuple[Chain, Bool[Array, ""]]:
-    """What ONE place goes on from after a game on a target, and whether that is another game.
+) -> tuple[SolvedGame, Bool[Array, ""]]:
+    """Where ONE place goes on from, (N,), after a game on a target, and whether that is elsewhere.
 
     A game that is a step from the one it went on from is followed if it is not longer, and
     sometimes if it is one longer than the shortest; any other game only if it is shorter. Over Z
@@ -132,13 +85,13 @@ def follow(
     Args:
         config: the run's.
         best: the best games of the run, (N, M).
-        chain: of the place.
+        chains: the games of the place, (N,).
         key: consumed.
         game: solved or not.
         target: index of its target.
         is_step: whether it went on from the game of the place.
     """
-    before = jax.tree.map(lambda x: x[target], chain.game)
+    before = jax.tree.map(lambda x: x[target], chains)
     is_shortest = before.length <= best.length[target, 0]
     longer = is_step & is_shortest & jax.random.bernoulli(key, _LONGER)
     differs = (game.prints[:2] != before.prints[:2]).any() | (game.length < before.length)
@@ -146,38 +99,38 @@ def follow(
     is_near = (game.length < before.length) | (is_step & (game.length <= before.length + longer))
     is_kept = jnp.isin(game.factors, jnp.asarray(config.ring.coefficients)).all()
     follows = is_near & differs & is_kept & (game.length != NO_GAME)
-    place = jnp.where(follows, target, len(chain.reach))
-    after = jax.tree.map(lambda old, new: old.at[place].set(new, mode="drop"), chain.game, game)
-    return chain._replace(game=after), follows
+    place = jnp.where(follows, target, len(chains.length))
+    chains = jax.tree.map(lambda old, new: old.at[place].set(new, mode="drop"), chains, game)
+    return chains, follows
 
 
 def sample_opening(
-    config: Config, best: SolvedGame, chain: Chain, key: Key[Array, ""]
+    config: Config, best: SolvedGame, chains: SolvedGame, key: Key[Array, ""]
 ) -> tuple[Opening, Bool[Array, ""]]:
     """A position for ONE place to play on from, and whether there is one.
 
     The target is drawn as in play. The game of the place is shown in a random basis of
     `Config.continued_bases`, with a random number of moves left: at least 2, where it has as many,
-    and at most `SelfPlayConfig.continued_moves`, or the reach of the chain. These are moves that
-    have factors in common with each other, as far as there are such: what they add up to is the
-    likeliest to be a sum of other products, or of fewer. There is none without a game, or if those
-    that are left do not fit into the basis drawn. The others need not: nobody plays them.
+    and at most `SelfPlayConfig.continued_moves`. These are moves that have factors in common with
+    each other, as far as there are such: what they add up to is the likeliest to be a sum of other
+    products, or of fewer. There is none without a game, or if those that are left do not fit into
+    the basis drawn. The others need not: nobody plays them.
 
     Args:
         config: the run's.
         best: the best games of the run, (N, M).
-        chain: of the place.
+        chains: the games of the place, (N,).
         key: consumed.
     """
     target_key, game_key, look_key, order_key, move_key = jax.random.split(key, 5)
     target = draw_target(config, target_key)
-    game = _game_of(config, best, chain, target, game_key)
+    game = _game_of(config, best, chains, target, game_key)
     basis = draw_basis(config, config.continued_bases, target, look_key)
     actions, fits, has_room = seen_in(config, game, basis)
     exists = game.length != NO_GAME
     length = jnp.where(exists, game.length, 1)
-    most = jnp.minimum(length, config.selfplay.continued_moves or chain.reach[target])
-    left = jax.random.randint(move_key, (), jnp.minimum(_FEWEST, most), most + 1)
+    most = jnp.minimum(length, config.selfplay.continued_moves)
+    left = jax.random.randint(move_key, (), jnp.minimum(2, most), most + 1)
     # The same in any basis, but factors are compared by the ring's symbols.
     order = jnp.roll(related_last(order_key, game.factors, config.ring), length)
     is_left = jnp.arange(len(order)) >= length - left
@@ -187,7 +140,7 @@ def sample_opening(
 
 
 def walk_on(
-    config: Config, best: SolvedGame, chain: Chain, key: Key[Array, ""]
+    config: Config, best: SolvedGame, chains: SolvedGame, key: Key[Array, ""]
 ) -> tuple[Int32[Array, ""], SolvedGame]:
     """What a random walk by flips makes of the game of ONE place: its target and the new game.
 
@@ -197,12 +150,12 @@ def walk_on(
     Args:
         config: the run's.
         best: the best games of the run, (N, M).
-        chain: of the place.
+        chains: the games of the place, (N,).
         key: consumed.
     """
     target_key, game_key, walk_key = jax.random.split(key, 3)
     target = draw_target(config, target_key)
-    game = _game_of(config, best, chain, target, game_key)
+    game = _game_of(config, best, chains, target, game_key)
     allowed = (game.length != NO_GAME) & jnp.isin(
         game.factors, jnp.asarray(config.ring.coefficients)
     ).all()
@@ -211,12 +164,16 @@ def walk_on(
 
 
 def _game_of(
-    config: Config, best: SolvedGame, chain: Chain, target: Int32[Array, ""], key: Key[Array, ""]
+    config: Config,
+    best: SolvedGame,
+    chains: SolvedGame,
+    target: Int32[Array, ""],
+    key: Key[Array, ""],
 ) -> SolvedGame:
     """The game of ONE place on a target; now and then one of the best, if they are shorter."""
     share = config.selfplay.continued_migration
     own_key, best_key = jax.random.split(key)
-    own = jax.tree.map(lambda x: x[target], chain.game)
+    own = jax.tree.map(lambda x: x[target], chains)
     is_behind = own.length > best.length[target, 0]
     moves = is_behind & ((own.length == NO_GAME) | jax.random.bernoulli(own_key, share))
     other = draw_game(best, target, best_key)

@@ -94,9 +94,9 @@ class SelfPlayConfig:
     continued_share: float = 0.0
     """Share of new games that go on from a random position of the last solved game of their place
     that was no longer than the one before it, in a new basis and order (unknown)."""
-    continued_moves: int = 0
-    """Most moves of the solved game that are taken back for that; 0 for as many as are mostly
-    played again in no more moves, which each place finds out for itself."""
+    continued_moves: int = 4
+    """Most moves of the solved game that are taken back for that. The end of a game of few moves is
+    soon played in another way, or in fewer."""
     continued_migration: float = 1 / 32
     """How often a place whose game is longer than the shortest of the run goes on from one of the
     best instead. Rarely in long runs: places that come from the first short game stay near it."""
@@ -489,7 +489,6 @@ _MAY_BE_ZERO = {
     "learner.swapped_share",
     "learner.warmup_updates",
     "selfplay.continued_basis_density",
-    "selfplay.continued_moves",
     "selfplay.continued_migration",
     "selfplay.continued_share",
     "learner.weight_decay",

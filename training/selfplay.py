@@ -13,7 +13,7 @@ from tensorgame.factors import outer_sum
 from tensorgame.game import State
 from tensorgame.symmetries import Basis, change_basis, to_canonical
 from training.best_games import SolvedGame, describe, draw_target, insert
-from training.chains import Chain, Opening, climb, follow, sample_opening, walk_on
+from training.chains import Opening, follow, sample_opening, walk_on
 from training.config import Config
 from training.replay import PlayedGame, Replay, keep
 
@@ -26,20 +26,14 @@ class Episode(NamedTuple):
         target: the index of the target it is played on, int32 scalar.
         basis: the basis it is played in.
         played: the game so far, for the learner.
-        left: how many moves of an earlier game were taken back, in whose middle it began, int32
-            scalar; 0 for a game from the start.
+        is_continued: whether it began in the middle of an earlier game, bool scalar.
     """
 
     state: State
     target: Int32[Array, ""]
     basis: Basis
     played: PlayedGame
-    left: Int32[Array, "*batch"]
-
-    @property
-    def is_continued(self) -> Bool[Array, "*batch"]:
-        """Whether it began in the middle of an earlier game."""
-        return self.left > 0
+    is_continued: Bool[Array, ""]
 
 
 class Found(NamedTuple):
@@ -61,13 +55,13 @@ class Kept(NamedTuple):
         replay: a ring of them for each of B games in progress.
         found: the shortest of each of N targets in this step.
         best: the shortest of each in the run, (N, M); None if nothing is learned from them.
-        chains: what each of B places goes on from; None if none does.
+        chains: those that each place goes on from, (B, N); None if none does.
     """
 
     replay: Replay
     found: Found
     best: SolvedGame | None
-    chains: Chain | None
+    chains: SolvedGame | None
 
 
 class PlayStatistics(NamedTuple):
@@ -78,7 +72,6 @@ class PlayStatistics(NamedTuple):
         solved: those of them that were solved with each number of moves, 0 to R_limit: (N, R + 1).
         returns: of them, a scalar.
         continued: finished games that began in the middle of an earlier one, a scalar.
-        taken_back: the moves that were taken back for these, a scalar.
         rewritten: those of them from which their place goes on now (`training.chains`), a scalar.
         entropy: of the roots' priors in nats, a scalar.
         depth: of the search trees in moves, a scalar.
@@ -89,7 +82,6 @@ class PlayStatistics(NamedTuple):
     solved: Float32[Array, "*batch N lengths"]
     returns: Float32[Array, "*batch"]
     continued: Float32[Array, "*batch"]
-    taken_back: Float32[Array, "*batch"]
     rewritten: Float32[Array, "*batch"]
     entropy: Float32[Array, "*batch"]
     depth: Float32[Array, "*batch"]
@@ -100,19 +92,19 @@ def new_episode(
     config: Config,
     key: Key[Array, ""],
     best: SolvedGame | None = None,
-    chain: Chain | None = None,
+    chains: SolvedGame | None = None,
 ) -> Episode:
     """A new game of ONE place on a random target in a random basis.
 
     With `SelfPlayConfig.continued_share` some go on from the middle of the game that the place has
-    come to in its ``chain``, or of one of the ``best`` of the run (N, M), if there is any. The key
-    is consumed.
+    come to in its ``chains`` (N,), or of one of the ``best`` of the run (N, M), if there is any.
+    The key is consumed.
     """
     share = config.selfplay.continued_share
-    if not share or best is None or chain is None:
+    if not share or best is None or chains is None:
         return _from_the_start(config, key)
     start_key, opening_key, share_key = jax.random.split(key, 3)
-    opening, is_possible = sample_opening(config, best, chain, opening_key)
+    opening, is_possible = sample_opening(config, best, chains, opening_key)
     is_continued = is_possible & jax.random.bernoulli(share_key, share)
     return jax.tree.map(
         lambda middle, start: jnp.where(is_continued, middle, start),
@@ -135,7 +127,7 @@ def _from_the_start(config: Config, key: Key[Array, ""]) -> Episode:
         lambda new, canonical: jnp.where(fits, new, canonical), basis, config.bases.identity()
     )
     start = rules.init(change_basis(target, basis, ring))
-    return Episode(start, index, basis, _unplayed(config, start), jnp.zeros((), jnp.int32))
+    return Episode(start, index, basis, _unplayed(config, start), jnp.array(False))
 
 
 def _from_the_middle(config: Config, opening: Opening) -> Episode:
@@ -147,8 +139,7 @@ def _from_the_middle(config: Config, opening: Opening) -> Episode:
         actions=actions, opening=opening.moves, length=opening.moves
     )
     state = config.rules.after(start.residual, actions, opening.moves)
-    left = opening.length - opening.moves
-    return Episode(state, opening.target, opening.basis, played, left)
+    return Episode(state, opening.target, opening.basis, played, jnp.array(True))
 
 
 def _unplayed(config: Config, start: State) -> PlayedGame:
@@ -181,7 +172,6 @@ def no_statistics(config: Config) -> PlayStatistics:
         solved=jnp.zeros((count, config.max_moves + 1)),
         returns=zero,
         continued=zero,
-        taken_back=zero,
         rewritten=zero,
         entropy=zero,
         depth=zero,
@@ -250,7 +240,6 @@ def _statistics(
         solved=none.solved.at[target, played.length].add(solved & counted),
         returns=jnp.where(counted, -played.length - played.penalty, 0.0).sum(),
         continued=(done & continued).sum(dtype=jnp.float32),
-        taken_back=jnp.where(done, episodes.left, 0).sum(dtype=jnp.float32),
         rewritten=(moved & continued).sum(dtype=jnp.float32),
         entropy=result.entropy.sum(),
         depth=result.depth.sum(),
@@ -295,14 +284,11 @@ def _keep(
         )
         best = insert(best, games, episodes.target)
         if chains is not None:
-            follow_keys, climb_keys = jax.vmap(jax.random.split, out_axes=1)(chain_keys)
-            left = jnp.where(done, episodes.left, 0)
-            chains = jax.vmap(climb)(chains, climb_keys, games, episodes.target, left)
             chains, moved = jax.vmap(follow, in_axes=(None, None, 0, 0, 0, 0, 0))(
                 config,
                 best_before,
                 chains,
-                follow_keys,
+                chain_keys,
                 games,
                 episodes.target,
                 episodes.is_continued,

@@ -18,7 +18,7 @@ import optax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from training.best_games import SolvedGame, exchange, no_games
-from training.chains import Chain, no_chain
+from training.chains import no_chains
 from training.config import Config
 from training.learning import Experience, learn, make_optimizer
 from training.mesh import AXIS, global_ids, item_keys, own_row, platform
@@ -50,7 +50,7 @@ class TrainState(NamedTuple):
         replay: B rings of finished games.
         best: the M best games of each of N targets, (N, M), the same on all devices; None if
             nothing is learned from them.
-        chains: what each of B places goes on from; None if none does.
+        chains: the games that each of B places goes on from, (B, N); None if none does.
     """
 
     params: dict
@@ -60,7 +60,7 @@ class TrainState(NamedTuple):
     episodes: Episode
     replay: Replay
     best: SolvedGame | None
-    chains: Chain | None
+    chains: SolvedGame | None
 
 
 class StepOutput(NamedTuple):
@@ -143,7 +143,7 @@ def make_init(config: Config, mesh: Mesh | AbstractMesh) -> Callable[[int], Trai
             episodes=episodes,
             replay=jax.tree.map(of_each, ring),
             best=no_games(config, learner.best_games) if learner.best_games_share else None,
-            chains=jax.tree.map(of_each, no_chain(config)) if config.has_chains else None,
+            chains=jax.tree.map(of_each, no_chains(config)) if config.has_chains else None,
         )
 
     def init(seed: jax.Array) -> TrainState:
@@ -268,7 +268,6 @@ def _play_metrics(config: Config, total: PlayStatistics) -> dict[str, jax.Array]
         "target_games": total.games,
         "target_solved": total.solved,
         "continued": total.continued,
-        "taken_back": total.taken_back / jnp.maximum(total.continued, 1.0),
         "rewritten": total.rewritten,
         "moves": moves,
         "evaluations": moves * (config.search.num_simulations + 1),

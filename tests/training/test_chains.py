@@ -1,7 +1,6 @@
 """Chains: what places go on from, and where they go."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +9,7 @@ import pytest
 
 from tensorgame.symmetries import change_basis
 from training.best_games import NO_GAME, SolvedGame, describe, insert, no_games
-from training.chains import Chain, climb, follow, no_chain, sample_opening, walk_on
+from training.chains import follow, no_chains, sample_opening, walk_on
 from training.config import Config, GameConfig, LearnerConfig, SelfPlayConfig
 from training.selfplay import Kept, new_episode, nothing_found, walk_by_flips
 
@@ -43,9 +42,9 @@ def total(config: Config, actions: np.ndarray) -> np.ndarray:
     return total % config.ring.modulus if config.ring.modulus else total
 
 
-def a_game(length: int, print_: int, room: int = 2) -> SolvedGame:
+def a_game(length: int, print_: int) -> SolvedGame:
     """A game of no moves that says it has so many."""
-    moves = jnp.full((room, 3, 1), print_, jnp.int8)
+    moves = jnp.full((2, 3, 1), print_, jnp.int8)
     return SolvedGame(jnp.int32(length), jnp.array([print_, 0, 0], jnp.uint32), moves, moves)
 
 
@@ -64,18 +63,15 @@ def followed(
     best = jax.tree.map(lambda x: x[:, None], of_two)
     best = best._replace(length=jnp.array([[NO_GAME], [shortest]]))
     game = a_game(after, 1 if same else 2)
-    chain = Chain(of_two, jnp.array([3, 4]))
     go = jax.jit(
         jax.vmap(
-            lambda key: follow(config, best, chain, key, game, jnp.int32(1), jnp.bool_(is_step))
+            lambda key: follow(config, best, of_two, key, game, jnp.int32(1), jnp.bool_(is_step))
         )
     )
     chains, moved = go(jax.random.split(jax.random.key(0), 1000))
-    assert (chains.reach == chain.reach).all()
-    games = chains.game
-    assert (games.length[:, 0] == NO_GAME).all()
-    np.testing.assert_array_equal(games.length[:, 1], jnp.where(moved, after, before))
-    np.testing.assert_array_equal(games.factors[:, 1].max(axis=(1, 2, 3)) == 2, moved)
+    assert (chains.length[:, 0] == NO_GAME).all()
+    np.testing.assert_array_equal(chains.length[:, 1], jnp.where(moved, after, before))
+    np.testing.assert_array_equal(chains.factors[:, 1].max(axis=(1, 2, 3)) == 2, moved)
     return moved.mean().item()
 
 
@@ -106,27 +102,6 @@ def test_games_from_the_start_are_followed_only_if_they_are_shorter():
     assert followed(NO_GAME, 8, 9, is_step=False) == 1
 
 
-def reached(after: int, *, reach: int, left: int, before: int = 8) -> float:
-    """The mean reach of a place with a game of 8 moves of 9 after one of another length."""
-    chain = Chain(jax.tree.map(lambda x: x[None], a_game(before, 1, room=9)), jnp.array([reach]))
-    game = a_game(after, 2, room=9)
-    go = jax.jit(jax.vmap(lambda key: climb(chain, key, game, jnp.int32(0), jnp.int32(left))))
-    return go(jax.random.split(jax.random.key(0), 1000)).reach.mean().item()
-
-
-def test_a_place_takes_back_more_where_it_plays_that_again_and_less_where_it_does_not():
-    assert 5.45 < reached(8, reach=5, left=5) < 5.55
-    assert 5.45 < reached(7, reach=5, left=5) < 5.55
-    assert reached(8, reach=9, left=9) == 9, "all moves that a game may have"
-    for after in (9, NO_GAME):
-        assert reached(after, reach=5, left=5) == 4
-        assert reached(after, reach=2, left=2) == 2, "never fewer than two"
-    assert reached(NO_GAME, reach=5, left=5, before=NO_GAME) == 4
-    for after in (8, 9):
-        assert reached(after, reach=5, left=4) == 5, "only games with the most count"
-        assert reached(after, reach=5, left=0) == 5, "and none from the start"
-
-
 @pytest.mark.parametrize(
     ("length", "migration", "low", "high"),
     [(7, 1 / 32, 0.0, 0.0), (9, 1 / 32, 0.01, 0.06), (9, 0.5, 0.46, 0.54), (9, 0.0, 0.0, 0.0)],
@@ -142,8 +117,7 @@ def test_places_go_on_from_their_own_game_and_now_and_then_from_a_shorter_one(
     )
     best = known(config, 8)
     own = jax.tree.map(lambda x: x[:, 0], best)._replace(length=jnp.full(1, length))
-    chain = Chain(own, jnp.full(1, 2))
-    draw = jax.jit(jax.vmap(lambda key: sample_opening(config, best, chain, key)))
+    draw = jax.jit(jax.vmap(lambda key: sample_opening(config, best, own, key)))
     openings, possible = draw(jax.random.split(jax.random.key(0), 2000))
     assert possible.all()
     assert low <= (openings.length == 8).mean() <= high
@@ -152,27 +126,22 @@ def test_places_go_on_from_their_own_game_and_now_and_then_from_a_shorter_one(
 @pytest.mark.parametrize("ring", ["z", "z2"])
 def test_games_go_on_from_the_middle_of_the_best_ones(ring):
     config = configured(ring, target_weights=(1.0, 3.0), coefficients=(-2, -1, 0, 1, 2))
-    selfplay = dataclasses.replace(config.selfplay, continued_share=0.5)
+    selfplay = dataclasses.replace(config.selfplay, continued_share=0.5, continued_moves=8)
     config = dataclasses.replace(config, selfplay=selfplay)
-    best, chains = known(config, 8), no_chain(config)._replace(reach=jnp.array([2, 8]))
+    best, chains = known(config, 8), no_chains(config)
     begin = jax.jit(jax.vmap(lambda key, best: new_episode(config, key, best, chains), (0, None)))
     keys = jax.random.split(jax.random.key(0), 300)
     assert not begin(keys, no_games(config, 4)).is_continued.any()
     episodes = jax.device_get(begin(keys, best))
-    is_continued = episodes.left > 0
+    is_continued = episodes.is_continued
     assert not is_continued[episodes.target == 0].any(), "the first target has no games"
     share = is_continued[episodes.target == 1].mean()
     assert share > 0.4 if ring == "z2" else share > 0.1
     assert set(episodes.state.moves[is_continued]) == set(range(7)), "two moves are left at least"
-    np.testing.assert_array_equal(
-        episodes.left, np.where(is_continued, 8 - episodes.state.moves, 0)
-    )
     short = dataclasses.replace(config, selfplay=dataclasses.replace(selfplay, continued_moves=3))
-    near = chains._replace(reach=jnp.array([8, 3]))
-    for other, chain in ((short, chains), (config, near)):
-        start = functools.partial(new_episode, other, best=best, chain=chain)
-        others = jax.device_get(jax.jit(jax.vmap(start))(keys))
-        assert set(others.state.moves[others.left > 0]) == {5, 6}
+    begin = jax.jit(jax.vmap(lambda key: new_episode(short, key, best, chains)))
+    others = jax.device_get(begin(keys))
+    assert set(others.state.moves[others.is_continued]) == {5, 6}
 
     target = jnp.asarray(config.targets[1].padded(config.side))
     starts = jax.vmap(change_basis, (None, 0, None))(target, episodes.basis, config.ring)
@@ -192,8 +161,9 @@ def test_games_go_on_from_the_middle_of_the_best_ones(ring):
 def test_what_is_left_of_a_best_game_to_play_again_are_products_that_share_factors():
     game = GameConfig(targets=("matmul:2,2,3",), ring="z2")
     learner = LearnerConfig(best_games_share=0.5, best_games=4)
-    config = Config(game=game, learner=learner, devices=1)
-    best, chains = known(config, 12), no_chain(config)._replace(reach=jnp.array([12]))
+    selfplay = SelfPlayConfig(continued_moves=12)
+    config = Config(game=game, learner=learner, selfplay=selfplay, devices=1)
+    best, chains = known(config, 12), no_chains(config)
     draw = jax.jit(jax.vmap(lambda key: sample_opening(config, best, chains, key)))
     openings, possible = jax.device_get(draw(jax.random.split(jax.random.key(0), 2000)))
     assert possible.all()
@@ -213,7 +183,7 @@ def test_what_is_left_of_a_best_game_to_play_again_are_products_that_share_facto
 def test_only_what_is_left_to_play_has_to_fit_into_a_basis():
     selfplay = SelfPlayConfig(continued_share=1.0, continued_moves=2, continued_basis_density=0.3)
     config = dataclasses.replace(configured("z"), selfplay=selfplay)
-    best, chain = known(config, 8), no_chain(config)
+    best, chain = known(config, 8), no_chains(config)
     draw = jax.jit(jax.vmap(lambda key: sample_opening(config, best, chain, key)))
     openings, possible = jax.device_get(draw(jax.random.split(jax.random.key(0), 1000)))
     target = jnp.asarray(config.targets[1].padded(config.side))
@@ -233,11 +203,11 @@ def test_in_dense_bases_no_algorithm_looks_sparse(density):
     learner = LearnerConfig(best_games_share=0.5, best_games=4)
     config = Config(game=game, learner=learner, selfplay=selfplay, devices=1)
     config.validate()
-    best, chains = known(config, 27), no_chain(config)
+    best, chains = known(config, 27), no_chains(config)
     begin = jax.jit(jax.vmap(lambda key, best: new_episode(config, key, best, chains), (0, None)))
     keys = jax.random.split(jax.random.key(0), 500)
     episodes = jax.device_get(begin(keys, best))
-    assert (episodes.left > 0).all()
+    assert episodes.is_continued.all()
     # The schoolbook's factors, which have one entry in the canonical basis.
     shown = (episodes.played.actions != 0).sum(axis=-1)
     entries = shown[shown > 0].mean()
@@ -258,7 +228,7 @@ def test_walks_from_the_best_games_solve_the_target_too(ring):
     config = configured(ring, target_weights=(1.0, 3.0))
     config = dataclasses.replace(config, learner=dataclasses.replace(config.learner, flips=20))
     actions = schoolbook(config)
-    best, nothing = known(config, 8), no_chain(config)
+    best, nothing = known(config, 8), no_chains(config)
     step = jax.jit(jax.vmap(lambda key: walk_on(config, best, nothing, key)))
     targets, found = jax.device_get(step(jax.random.split(jax.random.key(0), 100)))
     is_game = found.length != NO_GAME
@@ -275,7 +245,7 @@ def test_walks_from_the_best_games_solve_the_target_too(ring):
     assert kept.found.moves[0] > config.max_moves
     np.testing.assert_array_equal(total(config, kept.found.actions[1]), total(config, actions))
     assert (kept.best.length[1] != NO_GAME).all()
-    lengths = kept.chains.game.length
+    lengths = kept.chains.length
     assert (lengths[:, 0] == NO_GAME).all()
     assert kept.found.moves[1] == lengths[:, 1].min() <= 8
     assert 0.65 < (lengths[:, 1] != NO_GAME).mean() < 0.85, "each place walks for one target"

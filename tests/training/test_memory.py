@@ -30,9 +30,8 @@ def test_the_budget_counts_the_bytes_of_the_state(tiny):
     # R = 4, S = 2, K = 8, k = 5, B = 8, and two games in a ring; entries of the start have 16 bits.
     game = 2**3 * 2 + 4 * 3 * 2 + 4 * 8 * (5 * 2 + 4) + 4 * 4
     assert whole.rings == 8 * (2 * game + 4)
-    # The position with one past action, the target's index, two sets of three matrices, and how
-    # many moves were taken back.
-    assert whole.games == 8 * (game + (16 + 4 + 6) + 4 + 2 * 3 * 4 * 4 + 4)
+    # The position with one past action, the target's index, two sets of three matrices, and a flag.
+    assert whole.games == 8 * (game + (16 + 4 + 6) + 4 + 2 * 3 * 4 * 4 + 1)
     assert whole.best == 3 * (4 + 3 * 4 + 2 * 4 * 3 * 2)
     one = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), eval_states(tiny))
     tokens = jnp.zeros((1, 5), jnp.int32)

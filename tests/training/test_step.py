@@ -30,7 +30,6 @@ METRICS = {
     "return",
     "continued",
     "rewritten",
-    "taken_back",
     "root_entropy",
     "tree_depth",
     "gradient_norm",
