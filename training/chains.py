@@ -97,8 +97,7 @@ def follow(
     differs = (game.prints[:2] != before.prints[:2]).any() | (game.length < before.length)
     # Of no game and no game none is shorter.
     is_near = (game.length < before.length) | (is_step & (game.length <= before.length + longer))
-    is_kept = jnp.isin(game.factors, jnp.asarray(config.ring.coefficients)).all()
-    follows = is_near & differs & is_kept & (game.length != NO_GAME)
+    follows = is_near & differs & _keeps_to(config.ring, game) & (game.length != NO_GAME)
     place = jnp.where(follows, target, len(chains.length))
     chains = jax.tree.map(lambda old, new: old.at[place].set(new, mode="drop"), chains, game)
     return chains, follows
@@ -113,8 +112,8 @@ def sample_opening(
     `Config.continued_bases`, with a random number of moves left: at least 2, where it has as many,
     and at most `SelfPlayConfig.continued_moves`. These are moves that have factors in common with
     each other, as far as there are such: what they add up to is the likeliest to be a sum of other
-    products, or of fewer. There is none without a game, or if those that are left do not fit into
-    the basis drawn. The others need not: nobody plays them.
+    products, or of fewer. Over Z they may not fit into the basis drawn, and are left in the
+    canonical one; the others need not, as nobody plays them. There is no position without a game.
 
     Args:
         config: the run's.
@@ -125,8 +124,6 @@ def sample_opening(
     target_key, game_key, look_key, order_key, move_key = jax.random.split(key, 5)
     target = draw_target(config, target_key)
     game = _game_of(config, best, chains, target, game_key)
-    basis = draw_basis(config, config.continued_bases, target, look_key)
-    actions, fits, has_room = seen_in(config, game, basis)
     exists = game.length != NO_GAME
     length = jnp.where(exists, game.length, 1)
     most = jnp.minimum(length, config.selfplay.continued_moves)
@@ -134,9 +131,16 @@ def sample_opening(
     # The same in any basis, but factors are compared by the ring's symbols.
     order = jnp.roll(related_last(order_key, game.factors, config.ring), length)
     is_left = jnp.arange(len(order)) >= length - left
-    possible = exists & has_room & (fits[order] | ~is_left).all()
+    drawn = draw_basis(config, config.continued_bases, target, look_key)
+    seen, fits, has_room = seen_in(config, game, drawn)
+    is_shown = has_room & (fits[order] | ~is_left).all()
+    basis, actions = jax.tree.map(
+        lambda new, old: jnp.where(is_shown, new, old),
+        (drawn, seen),
+        (config.bases.identity(), game.factors.astype(jnp.int32)),
+    )
     opening = Opening(target, basis, actions[order].astype(jnp.int8), length - left, length)
-    return opening, possible
+    return opening, exists & (is_shown | _keeps_to(config.ring, game))
 
 
 def walk_on(
@@ -156,9 +160,7 @@ def walk_on(
     target_key, game_key, walk_key = jax.random.split(key, 3)
     target = draw_target(config, target_key)
     game = _game_of(config, best, chains, target, game_key)
-    allowed = (game.length != NO_GAME) & jnp.isin(
-        game.factors, jnp.asarray(config.ring.coefficients)
-    ).all()
+    allowed = (game.length != NO_GAME) & _keeps_to(config.ring, game)
     factors, length = walk(walk_key, game.factors, config.ring, config.learner.flips)
     return target, describe(config, factors, config.bases.identity(), length, allowed)
 
@@ -178,6 +180,11 @@ def _game_of(
     moves = is_behind & ((own.length == NO_GAME) | jax.random.bernoulli(own_key, share))
     other = draw_game(best, target, best_key)
     return jax.tree.map(lambda x, y: jnp.where(moves, y, x), own, other)
+
+
+def _keeps_to(ring: Ring, game: SolvedGame) -> Bool[Array, ""]:
+    """Whether the canonical factors of ONE game have the ring's coefficients."""
+    return jnp.isin(game.factors, jnp.asarray(ring.coefficients)).all()
 
 
 def related_last(
