@@ -101,9 +101,9 @@ class SelfPlayConfig:
     """How often a place whose game is longer than the shortest of the run goes on from one of the
     best instead. Rarely in long runs: places that come from the first short game stay near it."""
     continued_basis_density: float = 0.0
-    """Non-zero share off the diagonals of the triangular factors of continued games' bases, none of
-    which is the canonical one; 0 for bases as in other games. In dense ones, at 0.5, no algorithm
-    looks sparser than another, and chains do not stay near the schoolbook's."""
+    """Non-zero share off the diagonals of the triangular factors of continued games' bases; 0 for
+    bases as in other games. In dense ones, at 0.5, no algorithm looks sparser than another, and
+    chains do not stay near the schoolbook's. Over z few games fit into these."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
