@@ -250,20 +250,25 @@ def _statistics(
 def _advance(
     config: Config, step: Int32[Array, ""], episode: Episode, result: SearchResult
 ) -> Episode:
-    """Makes the chosen move of ONE game and writes it down."""
+    """Makes the chosen move of ONE game and writes it down, unless there is nothing left to play.
+
+    So it is where a game goes on after moves whose rest cancels out: it is solved as it is.
+    """
     state, reward = config.rules.step(episode.state, result.action)
-    move, played = episode.state.moves, episode.played
+    ended = config.rules.done(episode.state)
+    move, before = episode.state.moves, episode.played
     played = PlayedGame(
-        start=played.start,
-        actions=played.actions.at[move].set(result.action),
-        tokens=played.tokens.at[move].set(result.tokens.astype(jnp.int16)),
-        weights=played.weights.at[move].set(result.weights),
-        opening=played.opening,
+        start=before.start,
+        actions=before.actions.at[move].set(result.action),
+        tokens=before.tokens.at[move].set(result.tokens.astype(jnp.int16)),
+        weights=before.weights.at[move].set(result.weights),
+        opening=before.opening,
         length=state.moves,
         penalty=-1.0 - reward,
         step=step,
     )
-    return episode._replace(state=state, played=played)
+    played = jax.tree.map(lambda old, new: jnp.where(ended, old, new), before, played)
+    return episode._replace(state=state, played=played._replace(step=step))
 
 
 def _keep(

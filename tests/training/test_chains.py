@@ -11,7 +11,8 @@ from tensorgame.symmetries import change_basis
 from training.best_games import NO_GAME, SolvedGame, describe, insert, no_games
 from training.chains import follow, no_chains, sample_opening, walk_on
 from training.config import Config, GameConfig, LearnerConfig, SelfPlayConfig
-from training.selfplay import Kept, new_episode, nothing_found, walk_by_flips
+from training.replay import empty_replay
+from training.selfplay import Kept, new_episode, nothing_found, play_move, walk_by_flips
 
 
 def configured(ring: str, **fields) -> Config:
@@ -198,6 +199,47 @@ def test_only_what_is_left_to_play_has_to_fit_into_a_basis():
         actions = openings.actions[i]
         np.testing.assert_array_equal(total(config, actions), starts[i])
         assert np.isin(actions[openings.moves[i] :], config.ring.coefficients).all()
+
+
+def test_where_the_rest_of_a_game_cancels_out_it_is_solved_as_it_is(tiny, random_params):
+    config = dataclasses.replace(
+        tiny,
+        selfplay=dataclasses.replace(tiny.selfplay, continued_share=1.0, continued_moves=2),
+        learner=dataclasses.replace(tiny.learner, best_games_share=0.5, best_games=4),
+    )
+    # Two products that the target needs, and one of them once more and taken away again.
+    actions = schoolbook(config)
+    actions[2] = actions[3] = actions[0]
+    actions[3, 2] *= -1
+    own = config.bases.identity()
+    game = jax.jit(lambda x: describe(config, x, own, jnp.int32(4), jnp.bool_(True)))(actions)
+    chains = jax.tree.map(lambda x: x[None], game)
+    best = insert(no_games(config, 4), chains, jnp.zeros(1, jnp.int32))
+    keys = jax.random.split(jax.random.key(0), 8)
+    episodes = jax.jit(jax.vmap(lambda key: new_episode(config, key, best, chains)))(keys)
+    ended = ~np.asarray(episodes.state.residual).any(axis=(1, 2, 3))
+    assert 0 < ended.sum() < 8
+
+    one = jax.tree.map(lambda x: x[0], (episodes.played, episodes.state))
+    kept = Kept(
+        replay=jax.vmap(lambda _: empty_replay(one[0], 2))(keys),
+        found=nothing_found(config),
+        best=best,
+        chains=jax.tree.map(lambda x: jnp.broadcast_to(x, (8, *x.shape)), chains),
+    )
+    params = random_params(config.agent, one[1])
+    step = jnp.int32(1)
+    play = jax.jit(lambda kept: play_move(config, params, keys, step, episodes, kept, best))
+    _, kept, _ = jax.device_get(play(kept))
+    games = jax.tree.map(lambda x: x[ended, 0], kept.replay.games)
+    assert (games.length == 2).all()
+    assert (games.penalty == 0).all()
+    assert not games.actions[:, 2:].any()
+    for shorter in (kept.chains.factors[ended, 0], kept.best.factors[:, 0]):
+        for factors in shorter:
+            np.testing.assert_array_equal(total(config, factors), total(config, actions))
+    assert (kept.chains.length[ended] == 2).all()
+    assert kept.best.length[0, 0] == kept.found.moves[0] == 2
 
 
 @pytest.mark.parametrize("density", [0.0, 0.5])
