@@ -255,20 +255,20 @@ def _advance(
     So it is where a game goes on after moves whose rest cancels out: it is solved as it is.
     """
     state, reward = config.rules.step(episode.state, result.action)
-    ended = config.rules.done(episode.state)
-    move, before = episode.state.moves, episode.played
+    ended, played = config.rules.done(episode.state), episode.played
+    # Past the last move, where nothing is written.
+    move = jnp.where(ended, config.max_moves, episode.state.moves)
     played = PlayedGame(
-        start=before.start,
-        actions=before.actions.at[move].set(result.action),
-        tokens=before.tokens.at[move].set(result.tokens.astype(jnp.int16)),
-        weights=before.weights.at[move].set(result.weights),
-        opening=before.opening,
+        start=played.start,
+        actions=played.actions.at[move].set(result.action, mode="drop"),
+        tokens=played.tokens.at[move].set(result.tokens.astype(jnp.int16), mode="drop"),
+        weights=played.weights.at[move].set(result.weights, mode="drop"),
+        opening=played.opening,
         length=state.moves,
-        penalty=-1.0 - reward,
+        penalty=jnp.where(ended, 0.0, -1.0 - reward),
         step=step,
     )
-    played = jax.tree.map(lambda old, new: jnp.where(ended, old, new), before, played)
-    return episode._replace(state=state, played=played._replace(step=step))
+    return episode._replace(state=state, played=played)
 
 
 def _keep(
