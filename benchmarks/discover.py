@@ -11,6 +11,7 @@ reached the rank wanted, 1 otherwise.
 
 import argparse
 import importlib.metadata
+import itertools
 import json
 import os
 import pathlib
@@ -212,8 +213,9 @@ def _outcomes(agent: Agent, copies: pathlib.Path | None) -> Iterator[dict[str, o
 
 def _compile_seconds(metrics: list[dict]) -> float | None:
     """Of all processes that a run has been, each of which has compiled its step once."""
-    seconds = [line["compile_seconds"] for line in metrics]
-    each = [now for before, now in zip([None, *seconds], seconds, strict=False) if now != before]
+    each = [
+        seconds for seconds, _ in itertools.groupby(line["compile_seconds"] for line in metrics)
+    ]
     return round(sum(each), 3) if each else None
 
 

@@ -119,7 +119,7 @@ def _flip(key: Key[Array, ""], terms: _Terms, ring: Ring, may_grow: Bool[Array, 
     # No term after a flip, whose first factors are equal.
     third = jnp.stack([a_other - a, b_other, c_other])
     new = ring.reduce(jnp.stack([new_one, new_other, third]))
-    is_made = among.any() & jnp.isin(new, jnp.asarray(ring.coefficients)).all()
+    is_made = among.any() & ring.allows(new).all()
     new = new[:, jnp.argsort(modes)] * (new != 0).any(axis=-1).all(axis=-1)[:, None, None]
     new = jax.vmap(canonicalize, in_axes=(0, None))(new.astype(factors.dtype), ring)
     free = jnp.where(grows, jnp.argmin(exists), len(factors))

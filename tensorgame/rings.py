@@ -83,6 +83,10 @@ class Ring:
             return jnp.where(leading < 0, -1, 1).astype(leading.dtype)
         return jnp.asarray(self._inverses, leading.dtype)[leading]
 
+    def allows(self, x: Integer[Array, "*shape"]) -> Bool[Array, "*shape"]:
+        """Which entries of ``x`` are coefficients that a factor may have."""
+        return jnp.isin(x, jnp.asarray(self.coefficients))
+
     def is_canonical(self, leading: np.ndarray) -> Bool[np.ndarray, "..."]:
         """Whether the first non-zero entry of a canonical factor may be each of ``leading``."""
         return leading == 1 if self.modulus else leading > 0

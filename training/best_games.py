@@ -205,7 +205,7 @@ def seen_in(
     ring = config.ring
     actions = from_canonical(game.factors, basis, ring)
     actions = jax.vmap(canonicalize, in_axes=(0, None))(actions, ring)
-    fits = jnp.isin(actions, jnp.asarray(ring.coefficients)).all(axis=(1, 2))
+    fits = ring.allows(actions).all(axis=(1, 2))
     start = ring.reduce(outer_sum(actions))
     has_room = jnp.abs(start).max() <= config.rules.largest_start
     return actions, fits, has_room & (jnp.abs(actions).max() <= _INT8_MAX)

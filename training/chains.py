@@ -97,7 +97,7 @@ def follow(
     differs = (game.prints[:2] != before.prints[:2]).any() | (game.length < before.length)
     # Of no game and no game none is shorter.
     is_near = (game.length < before.length) | (is_step & (game.length <= before.length + longer))
-    follows = is_near & differs & _keeps_to(config.ring, game) & (game.length != NO_GAME)
+    follows = is_near & differs & config.ring.allows(game.factors).all() & (game.length != NO_GAME)
     place = jnp.where(follows, target, len(chains.length))
     chains = jax.tree.map(lambda old, new: old.at[place].set(new, mode="drop"), chains, game)
     return chains, follows
@@ -140,7 +140,7 @@ def sample_opening(
         (config.bases.identity(), game.factors.astype(jnp.int32)),
     )
     opening = Opening(target, basis, actions[order].astype(jnp.int8), length - left, length)
-    return opening, exists & (is_shown | _keeps_to(config.ring, game))
+    return opening, exists & (is_shown | config.ring.allows(game.factors).all())
 
 
 def walk_on(
@@ -160,7 +160,7 @@ def walk_on(
     target_key, game_key, walk_key = jax.random.split(key, 3)
     target = draw_target(config, target_key)
     game = _game_of(config, best, chains, target, game_key)
-    allowed = (game.length != NO_GAME) & _keeps_to(config.ring, game)
+    allowed = (game.length != NO_GAME) & config.ring.allows(game.factors).all()
     factors, length = walk(walk_key, game.factors, config.ring, config.learner.flips)
     return target, describe(config, factors, config.bases.identity(), length, allowed)
 
@@ -180,11 +180,6 @@ def _game_of(
     moves = is_behind & ((own.length == NO_GAME) | jax.random.bernoulli(own_key, share))
     other = draw_game(best, target, best_key)
     return jax.tree.map(lambda x, y: jnp.where(moves, y, x), own, other)
-
-
-def _keeps_to(ring: Ring, game: SolvedGame) -> Bool[Array, ""]:
-    """Whether the canonical factors of ONE game have the ring's coefficients."""
-    return jnp.isin(game.factors, jnp.asarray(ring.coefficients)).all()
 
 
 def related_last(
