@@ -14,6 +14,12 @@ _ladder = load_config(pathlib.Path(__file__).with_name("h200_1_ladder.py"))
 config = dataclasses.replace(
     _ladder,
     game=dataclasses.replace(_ladder.game, targets=("matmul:3,3,3",)),
-    selfplay=dataclasses.replace(_ladder.selfplay, num_games=2048),
+    selfplay=dataclasses.replace(
+        _ladder.selfplay,
+        num_games=2048,
+        moves_per_step=4,
+        continued_share=0.95,
+        continued_migration=1 / 32,
+    ),
     learner=dataclasses.replace(_ladder.learner, demonstration_steps=300, updates_per_step=8),
 )
