@@ -154,7 +154,7 @@ def _count_equation(equation: core.JaxprEqn, makers: dict) -> float:
     if "cost_estimate" in parameters:
         # The program of a kernel is that of one tile.
         return float(parameters["cost_estimate"].flops)
-    inner = [_count(sub) for sub in _inner_jaxprs(parameters)]
+    inner = [_count(sub) for sub in inner_jaxprs(parameters)]
     if name == "while" and any(inner):
         raise ValueError("a loop without a fixed length has matrix products, which cannot be told")
     return max(inner, default=0.0) if name == "cond" else parameters.get("length", 1) * sum(inner)
@@ -170,7 +170,7 @@ def _is_product(variable: object, makers: dict) -> bool:
     return maker.primitive.name == "mul" and all(x.aval.shape for x in maker.invars)
 
 
-def _inner_jaxprs(parameters: dict) -> Iterator[core.Jaxpr]:
+def inner_jaxprs(parameters: dict) -> Iterator[core.Jaxpr]:
     """The programs that an equation calls."""
     for value in parameters.values():
         for each in value if isinstance(value, tuple | list) else [value]:
