@@ -103,7 +103,7 @@ def take_back(
     """
     left_key, order_key = jax.random.split(key)
     left = jax.random.randint(left_key, (), 2, most + 1)
-    ordered = factors[related_last(order_key, factors, Z2)]
+    ordered = factors[related_last(order_key, factors, Z2, most)]
     is_left = (jnp.arange(len(factors)) >= len(factors) - left)[:, None, None]
     return jnp.where(is_left, 0, ordered), jnp.where(is_left, ordered, 0), left
 

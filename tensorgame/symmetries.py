@@ -92,15 +92,20 @@ class BasisSampler:
         return self.ring.reduce(matrix), self.ring.reduce(inverse)
 
     def _invert_lower(self, lower: Int32[Array, "S S"]) -> Int32[Array, "S S"]:
-        """The exact inverse of a lower triangular integer matrix (S, S) with diagonal +-1."""
-        places = jnp.arange(self.side)
+        """The exact inverse of a lower triangular integer matrix (S, S) with diagonal +-1.
 
-        def substitute(row, inverse):
-            below = jnp.where(places < row, lower[row], 0)
-            solved = lower[row, row] * ((places == row) - below @ inverse)
-            return inverse.at[row].set(self.ring.reduce(solved))
-
-        return jax.lax.fori_loop(0, self.side, substitute, jnp.zeros_like(lower))
+        With its rows made to begin with 1 on the diagonal it is I - X, and the powers of X vanish
+        from the S-th on: the inverse is (I + X)(I + X^2)(I + X^4) ..., a few products. Over Z they
+        may overflow on the way, which does no harm to an inverse that fits.
+        """
+        identity = jnp.eye(self.side, dtype=lower.dtype)
+        diagonal = jnp.diagonal(lower)
+        power = identity - diagonal[:, None] * lower
+        inverse = identity + power
+        for _ in range(1, max(1, (self.side - 1).bit_length())):
+            power = self.ring.reduce(power @ power)
+            inverse = self.ring.reduce(inverse @ (identity + power))
+        return self.ring.reduce(inverse * diagonal)
 
 
 def change_basis(

@@ -129,7 +129,9 @@ def sample_opening(
     most = jnp.minimum(length, config.selfplay.continued_moves)
     left = jax.random.randint(move_key, (), jnp.minimum(2, most), most + 1)
     # The same in any basis, but factors are compared by the ring's symbols.
-    order = jnp.roll(related_last(order_key, game.factors, config.ring), length)
+    order = jnp.roll(
+        related_last(order_key, game.factors, config.ring, config.selfplay.continued_moves), length
+    )
     is_left = jnp.arange(len(order)) >= length - left
     drawn = draw_basis(config, config.continued_bases, target, look_key)
     seen, fits, has_room = seen_in(config, game, drawn)
@@ -183,24 +185,23 @@ def _game_of(
 
 
 def related_last(
-    key: Key[Array, ""], actions: Int8[Array, "R 3 S"], ring: Ring
+    key: Key[Array, ""], actions: Int8[Array, "R 3 S"], ring: Ring, count: int
 ) -> Int32[Array, "R"]:
-    """An order of the actions in which the last share their factors; rows of zeros come first.
+    """An order of the actions in which the last ``count`` share their factors; zeros come first.
 
-    From the end on each is the one that has most of its three factors in common with those after
-    it, give or take some noise.
+    From the end on each of these is the one that has most of its three factors in common with those
+    after it, give or take some noise. The others keep their order.
     """
     size = len(actions)
     common = common_factors(actions, ring)
     exists = actions.any(axis=(1, 2))
-    noise = jax.random.uniform(key, (size, size), maxval=_RELATED_NOISE)
-
-    def choose(step: jax.Array, carry: tuple) -> tuple:
-        order, shared, free = carry
+    noise = jax.random.uniform(key, (count, size), maxval=_RELATED_NOISE)
+    shared = jnp.zeros((3, size), bool)
+    # Later in the order the larger it is.
+    rank = exists.astype(jnp.int32)
+    for step in range(count):
         worth = jnp.where(exists, shared.sum(axis=0) + noise[step], -1.0)
-        place = jnp.argmax(jnp.where(free, worth, -jnp.inf)).astype(jnp.int32)
-        order = order.at[size - 1 - step].set(place)
-        return order, shared | common[:, place], free.at[place].set(False)
-
-    carry = (jnp.zeros(size, jnp.int32), jnp.zeros((3, size), bool), jnp.ones(size, bool))
-    return jax.lax.fori_loop(0, size, choose, carry)[0]
+        place = jnp.argmax(jnp.where(rank < 2, worth, -jnp.inf))
+        shared |= common[:, place]
+        rank = rank.at[place].set(1 + count - step)
+    return jnp.argsort(rank, stable=True).astype(jnp.int32)

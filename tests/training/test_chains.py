@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tensorgame.rings import Z2
 from tensorgame.symmetries import change_basis
 from training.best_games import NO_GAME, SolvedGame, describe, insert, no_games
-from training.chains import follow, no_chains, sample_opening, walk_on
+from training.chains import follow, no_chains, related_last, sample_opening, walk_on
 from training.config import Config, GameConfig, LearnerConfig, SelfPlayConfig
 from training.replay import empty_replay
 from training.selfplay import Kept, new_episode, nothing_found, play_move, walk_by_flips
@@ -302,3 +303,19 @@ def test_games_do_not_go_on_from_games_that_are_not_kept():
     says = r"selfplay.continued_share is 0.5, but learner.best_games_share is 0"
     with pytest.raises(ValueError, match=says):
         config.validate()
+
+
+def test_moves_that_are_taken_back_share_factors():
+    # Of six moves three share u and v, the others nothing; two rows are no moves.
+    actions = np.zeros((8, 3, 6), np.int8)
+    for move, (u, v, w) in enumerate([(0, 0, 0), (1, 1, 1), (2, 2, 2), (1, 1, 3), (4, 4, 4)]):
+        actions[move + 1, range(3), (u, v, w)] = 1
+    actions[7, range(3), (1, 1, 5)] = 1
+    keys = jax.random.split(jax.random.key(0), 200)
+    orders = jax.vmap(lambda key: related_last(key, jnp.asarray(actions), Z2, 3))(keys)
+    assert (np.sort(orders, axis=1) == np.arange(8)).all()
+    assert (np.asarray(orders[:, :2]) == [0, 6]).all(), "rows without a move come first"
+    last = np.asarray(orders[:, -1])
+    assert set(last) == {1, 2, 3, 4, 5, 7}, "the last is any move"
+    together = np.isin(orders[:, -3:], (2, 4, 7)).all(axis=1)
+    assert (together == np.isin(last, (2, 4, 7))).all()
