@@ -98,6 +98,22 @@ class AgentNetwork(nn.Module):
         )
         self.value = ValueHead(c.value_width, c.quantiles, float(self.game.max_moves))
 
+    def rounded(self, params: dict) -> dict:
+        """Parameters with matrices in the dtype that they are multiplied in, for many calls.
+
+        The network says the same with them. With others each layer rounds its matrices in each
+        call: at a GPU's small batches one kernel of five in drawing actions.
+        """
+        dtype = jnp.dtype(self.config.dtype)
+
+        def round_matrices(module: dict) -> dict:
+            return jax.tree.map(lambda x: x.astype(dtype) if x.ndim > 1 else x, module)
+
+        # The value head computes in float32.
+        modules = params["params"]
+        rounded = {name: round_matrices(own) for name, own in modules.items() if name != "value"}
+        return {**params, "params": modules | rounded}
+
     def encode(self, state: State) -> Memory:
         """Embeds a state as the memory that the policy head attends to.
 

@@ -77,7 +77,7 @@ class Torso(nn.Module):
             entries = planes.transpose(axes)
             rows, columns = entries.shape[:2]
             cells = entries.reshape(rows, columns, -1)
-            plane = nn.Dense(rows * columns)(scalars).reshape(rows, columns, 1)
+            plane = nn.Dense(rows * columns, dtype=dtype)(scalars).reshape(rows, columns, 1)
             cells = jnp.concatenate([cells, plane], axis=-1)
             # A random bias keeps empty cells off zero, where a layer norm's gradient explodes.
             embed = nn.Dense(self.width, bias_init=nn.initializers.normal(1.0), dtype=dtype)

@@ -228,15 +228,14 @@ def _play(
     config: Config, key: jax.Array, state: TrainState, kept: Kept
 ) -> tuple[Episode, Kept, PlayStatistics]:
     """Some moves of each game: the games, what is kept of them, and summed statistics."""
+    params = config.agent.rounded(state.params)
 
     def move(carry: tuple, move_key: jax.Array) -> tuple[tuple, PlayStatistics]:
         episodes, kept = carry
         keys = item_keys(move_key, len(kept.replay.count))
         # Of the best games those that all devices know, so that it does not matter how many there
         # are.
-        *carry, played = play_move(
-            config, state.params, keys, state.step, episodes, kept, state.best
-        )
+        *carry, played = play_move(config, params, keys, state.step, episodes, kept, state.best)
         return tuple(carry), played
 
     keys = jax.random.split(key, config.selfplay.moves_per_step)

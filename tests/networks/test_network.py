@@ -225,3 +225,21 @@ def test_parameters_are_float32_whatever_it_computes_in(standard, actions):
     init = functools.partial(with_options(network, **OPTIONS).init, method="score")
     shapes = jax.eval_shape(init, jax.random.key(0), state, actions)
     assert {x.dtype for x in jax.tree.leaves(shapes)} == {jnp.dtype(jnp.float32)}
+
+
+def test_rounded_parameters_say_the_same(deep, random_params, actions):
+    network, state = make(dataclasses.replace(deep, dtype="bfloat16"), "z", 4, 2)
+    params = random_params(network, state)
+    rounded = network.rounded(params)
+    dtypes = {x.dtype for x in jax.tree.leaves(rounded["params"]["policy"]) if x.ndim > 1}
+    assert dtypes == {jnp.dtype(jnp.bfloat16)}
+    # Not compiled, as XLA leaves out roundings on the way from one sum to the next.
+    said = [network.apply(x, state, actions, method="score") for x in (params, rounded)]
+    for one, other in zip(*map(jax.tree.leaves, said), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_network_in_float32_rounds_nothing(standard):
+    network, params, *_ = standard
+    for one, other in zip(*map(jax.tree.leaves, (params, network.rounded(params))), strict=True):
+        assert one is other
