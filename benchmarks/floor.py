@@ -11,20 +11,18 @@ setting.
 
 import collections
 import dataclasses
-import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax.extend import core
 from reporting import command_line, origin, report
 from throughput import SETTINGS
 
 import networks.torso
 from training.config import Config
-from training.flops import inner_jaxprs
+from training.flops import executed
 from training.mesh import make_mesh
 from training.step import compiler_options, make_init, make_step
 
@@ -49,28 +47,6 @@ class Product:
     operands: tuple[tuple[tuple[int, ...], str], ...]
     dimensions: tuple
 
-    @property
-    def flops(self) -> float:
-        """Multiplications and additions."""
-        (contracted, _), (batched, _) = self.dimensions
-        first, second = (shape for shape, _ in self.operands)
-        inner = math.prod(first[i] for i in contracted)
-        shared = math.prod(first[i] for i in batched)
-        return 2.0 * math.prod(first) * math.prod(second) / inner / shared
-
-
-@dataclasses.dataclass(frozen=True)
-class Work:
-    """How often each product is made and each function computed for an entry."""
-
-    products: collections.Counter[Product]
-    functions: collections.Counter[str]
-
-    @property
-    def flops(self) -> float:
-        """Of all products."""
-        return sum(product.flops * times for product, times in self.products.items())
-
 
 def main() -> None:
     """Runs the command line."""
@@ -87,59 +63,36 @@ def main() -> None:
 def _measure(config: Config) -> dict[str, object]:
     mesh = make_mesh(config)
     traced = make_step(config, mesh).trace(jax.eval_shape(make_init(config, mesh), 0))
-    work = _work_of(traced.jaxpr.jaxpr)
+    products: collections.Counter[Product] = collections.Counter()
+    entries: collections.Counter[str] = collections.Counter()
+    flops = 0.0
+    for equation, times, each in executed(traced.jaxpr.jaxpr):
+        name = equation.primitive.name
+        if name == "dot_general":
+            operands = tuple((x.aval.shape, str(x.aval.dtype)) for x in equation.invars)
+            products[Product(operands, equation.params["dimension_numbers"])] += times
+            flops += times * each
+        elif name in _FUNCTIONS:
+            entries[name] += times * equation.outvars[0].aval.size
     made_with = compiler_options(config, jax.default_backend())
-    products = sum(
-        times * _seconds(_multiplying(product), made_with)
-        for product, times in work.products.items()
+    of_products = sum(
+        times * _seconds(_multiplying(product), made_with) for product, times in products.items()
     )
-    functions = {
-        name: times * _seconds(_applying(_FUNCTIONS[name]), made_with) / _ENTRIES
-        for name, times in work.functions.items()
+    of_functions = {
+        name: count * _seconds(_applying(_FUNCTIONS[name]), made_with) / _ENTRIES
+        for name, count in entries.items()
     }
     moves = config.selfplay.num_games * config.selfplay.moves_per_step
     evaluations = moves * (config.search.num_simulations + 1)
-    floor = products + sum(functions.values())
+    floor = of_products + sum(of_functions.values())
     return {
-        "different_products": len(work.products),
-        "gigaflops": round(work.flops / 1e9, 3),
-        "products_milliseconds": round(1e3 * products, 1),
-        "functions_milliseconds": {name: round(1e3 * s, 1) for name, s in functions.items()},
+        "different_products": len(products),
+        "gigaflops": round(flops / 1e9, 3),
+        "products_milliseconds": round(1e3 * of_products, 1),
+        "functions_milliseconds": {name: round(1e3 * s, 1) for name, s in of_functions.items()},
         "floor_milliseconds": round(1e3 * floor, 1),
         "most_evaluations_per_second": round(evaluations / floor),
     }
-
-
-def _work_of(jaxpr: core.Jaxpr) -> Work:
-    """Of a program: loops count as often as they run, of several branches the dearest counts."""
-    work = Work(collections.Counter(), collections.Counter())
-    for equation in jaxpr.eqns:
-        name, parameters = equation.primitive.name, equation.params
-        if name == "dot_general":
-            operands = tuple((x.aval.shape, str(x.aval.dtype)) for x in equation.invars)
-            work.products[Product(operands, parameters["dimension_numbers"])] += 1
-        elif name in _FUNCTIONS:
-            work.functions[name] += equation.outvars[0].aval.size
-        elif "cost_estimate" not in parameters:
-            for part, times in _parts(name, parameters):
-                for total, counts in zip(_counts(work), _counts(part), strict=True):
-                    total.update({key: times * count for key, count in counts.items()})
-    return work
-
-
-def _parts(name: str, parameters: dict) -> Iterator[tuple[Work, int]]:
-    """What an equation calls, and how often."""
-    parts = [_work_of(jaxpr) for jaxpr in inner_jaxprs(parameters)]
-    if name == "while" and any(part.products for part in parts):
-        raise ValueError("a loop without a fixed length has matrix products, which cannot be told")
-    if name == "cond":
-        parts = [max(parts, key=lambda part: part.flops)]
-    for part in parts:
-        yield part, parameters.get("length", 1)
-
-
-def _counts(work: Work) -> tuple[collections.Counter, collections.Counter]:
-    return work.products, work.functions
 
 
 def _multiplying(product: Product) -> Callable[[jax.Array], jax.Array]:

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -133,15 +134,52 @@ def count_flops(function: Callable, *args: object) -> float:
     Raises:
         ValueError: the function holds a loop whose length is not known before it runs.
     """
-    return _count(jax.make_jaxpr(function)(*args).jaxpr)
+    return _sum_of_flops(executed(jax.make_jaxpr(function)(*args).jaxpr))
 
 
-def _count(jaxpr: core.Jaxpr) -> float:
+class Executed(NamedTuple):
+    """An equation of a program that calls no other program, or a kernel.
+
+    Attributes:
+        equation: the equation.
+        times: how often it is executed.
+        flops: of each time.
+    """
+
+    equation: core.JaxprEqn
+    times: int
+    flops: float
+
+
+def _sum_of_flops(equations: list[Executed]) -> float:
+    """Of all times that they are executed."""
+    return sum(each.times * each.flops for each in equations)
+
+
+def executed(jaxpr: core.Jaxpr) -> list[Executed]:
+    """What a program executes; see `count_flops` for loops, branches and the error raised."""
     makers = {out: equation for equation in jaxpr.eqns for out in equation.outvars}
-    return sum(_count_equation(equation, makers) for equation in jaxpr.eqns)
+    found = []
+    for equation in jaxpr.eqns:
+        name, parameters = equation.primitive.name, equation.params
+        # The program of a kernel is that of one tile.
+        is_kernel = "cost_estimate" in parameters
+        parts = [] if is_kernel else [executed(sub) for sub in _inner_jaxprs(parameters)]
+        if not parts:
+            found.append(Executed(equation, 1, _flops_of(equation, makers)))
+        if name == "while" and any(map(_sum_of_flops, parts)):
+            raise ValueError(
+                "a loop without a fixed length has matrix products, which cannot be told"
+            )
+        if name == "cond":
+            parts = [max(parts, key=_sum_of_flops)]
+        times = parameters.get("length", 1)
+        found += [each._replace(times=times * each.times) for part in parts for each in part]
+    return found
 
 
-def _count_equation(equation: core.JaxprEqn, makers: dict) -> float:
+def _flops_of(equation: core.JaxprEqn, makers: dict) -> float:
+    """Of one that calls no other program, whose operands come from ``makers``."""
     name, parameters = equation.primitive.name, equation.params
     if name == "dot_general":
         (contracted, _), _ = parameters["dimension_numbers"]
@@ -151,13 +189,7 @@ def _count_equation(equation: core.JaxprEqn, makers: dict) -> float:
         # Small attentions are written as products and sums (networks/attention.py).
         (summed,) = equation.invars
         return 2.0 * summed.aval.size if _is_product(summed, makers) else 0.0
-    if "cost_estimate" in parameters:
-        # The program of a kernel is that of one tile.
-        return float(parameters["cost_estimate"].flops)
-    inner = [_count(sub) for sub in inner_jaxprs(parameters)]
-    if name == "while" and any(inner):
-        raise ValueError("a loop without a fixed length has matrix products, which cannot be told")
-    return max(inner, default=0.0) if name == "cond" else parameters.get("length", 1) * sum(inner)
+    return float(parameters["cost_estimate"].flops) if "cost_estimate" in parameters else 0.0
 
 
 def _is_product(variable: object, makers: dict) -> bool:
@@ -170,7 +202,7 @@ def _is_product(variable: object, makers: dict) -> bool:
     return maker.primitive.name == "mul" and all(x.aval.shape for x in maker.invars)
 
 
-def inner_jaxprs(parameters: dict) -> Iterator[core.Jaxpr]:
+def _inner_jaxprs(parameters: dict) -> Iterator[core.Jaxpr]:
     """The programs that an equation calls."""
     for value in parameters.values():
         for each in value if isinstance(value, tuple | list) else [value]:

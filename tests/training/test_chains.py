@@ -270,7 +270,7 @@ def test_in_dense_bases_no_algorithm_looks_sparse(density):
     assert 0.06 < (first == np.eye(9)).all(axis=(1, 2, 3)).mean() < 0.25, "as in other games"
 
 
-@pytest.mark.parametrize("ring", ["z", pytest.param("z2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("ring", ["z", "z2"])
 def test_walks_from_the_best_games_solve_the_target_too(ring):
     config = configured(ring, target_weights=(1.0, 3.0))
     config = dataclasses.replace(config, learner=dataclasses.replace(config.learner, flips=20))
