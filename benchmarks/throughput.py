@@ -22,6 +22,7 @@ import optax
 from jax.sharding import Mesh, PartitionSpec
 from reporting import ROOT, command_line, origin, report
 
+import networks.fused_stage
 import networks.torso
 from networks.network import NetworkConfig
 from search.config import SearchConfig
@@ -110,7 +111,9 @@ SETTINGS: dict[str, Config] = {
 def main() -> None:
     """Runs the command line."""
     options = _parse()
-    if options.as_layers:
+    if options.kernel != "hopper":
+        networks.fused_stage.is_for_hopper = lambda *_: False
+    if options.kernel == "layers":
         networks.torso.is_fused = lambda *_: False
     peak, copy = _matmul_peak(), _copy_bandwidth()
     for name in options.settings:
@@ -121,7 +124,7 @@ def main() -> None:
                 measured[f"{part}_share_of_peak"] = round(rate / peak, 4)
         line = {
             "setting": name,
-            "as_layers": options.as_layers,
+            "kernel": options.kernel,
             **measured,
             "peak_teraflops": round(peak, 1),
             "copy_gigabytes_per_second": round(copy, 1),
@@ -137,7 +140,10 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--simulations", type=int, help="of each move; the setting's")
     parser.add_argument("--microbatches", type=int, help="parts of a batch; the setting's")
     parser.add_argument(
-        "--as-layers", action="store_true", help="play without the kernel of a whole torso stage"
+        "--kernel",
+        choices=("layers", "triton", "hopper"),
+        default="hopper",
+        help="what a stage of the torso is in play, at most (hopper)",
     )
     parser.add_argument(
         "--alone",

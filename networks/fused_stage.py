@@ -2,7 +2,8 @@
 
 As layers it is about eight kernels, most of which read all cells from memory and write as many.
 Here a program keeps the cells of some lines in registers through the whole attention block. A line
-is a row of the first grid and the same column of the second: tokens that only see each other.
+is a row of the first grid and the same column of the second: tokens that only see each other. For
+some sizes `networks/hopper_stage.py` has faster kernels.
 """
 
 import functools
@@ -58,10 +59,23 @@ def is_fused(block: BlockConfig, grids: _Grids) -> bool:
     )
 
 
+def is_for_hopper(block: BlockConfig, grids: _Grids) -> bool:
+    """Whether the kernels that are written for Hopper alone can run a stage, and faster.
+
+    They use the inside of Mosaic, which is experimental. So they are only imported where the
+    version of JAX is one that they were compiled with; 0.10 cannot set what a product is added to.
+    """
+    if generation() != 9 or not (0, 11, 2) <= jax.__version_info__ < (0, 12):
+        return False
+    from networks.hopper_stage import applies
+
+    return applies(block, grids)
+
+
 def fused_stage(
     block: BlockConfig, params: _Params, grids: _Grids, interpret: bool = False
 ) -> _Grids:
-    """`attend_in_pairs`, by one kernel where nothing is differentiated.
+    """`attend_in_pairs`, by kernels where nothing is differentiated.
 
     A gradient needs what the layers inside compute, so with one the layers are what runs.
 
@@ -158,6 +172,10 @@ mlir.register_lowering(_stage, mlir.lower_fun(_run))
 
 
 def _call(block: BlockConfig, interpret: bool, params: _Params, grids: _Grids) -> _Grids:
+    if not interpret and is_for_hopper(block, grids):
+        from networks.hopper_stage import hopper_stage
+
+        return hopper_stage(params, grids)
     games, *_, width = grids[0].shape
     lines = Lines.of(grids)
     to_heads, from_heads = jax.tree.map(
