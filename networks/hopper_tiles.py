@@ -1,16 +1,17 @@
 """Tiles of lines, as the threads of a warpgroup copy and mask them, for GPUs like the H100.
 
-A tile is the tokens of some lines of a game in 64 rows: those of the first grid from row 0, those
-of the second from row 32, line after line in both. Its threads copy the cells themselves, 16 bytes
-at a time, as no box of the copy engine makes such a tile. That, and a mask of one bit a score, is
-written in MLIR, as Pallas has neither.
+A tile is the tokens of some lines in 64 rows: line after line those of the first grid, then those
+of the second. Its threads copy the cells themselves, 16 bytes at a time, as no box of the copy
+engine makes such a tile. That, and a mask of one bit a score, is written in MLIR, as Pallas has
+neither.
 """
 
+import functools
 import math
+import operator
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental.mosaic import gpu as mosaic
@@ -22,54 +23,53 @@ from jaxtyping import Array, Float, Int32
 
 from networks.fused_attention import Lines
 
-# Rows of a tile, as many as a warpgroup multiplies at a time, and those of the cells of one grid.
+# Rows of a tile, as many as a warpgroup multiplies at a time.
 ROWS = 64
-PART = 32
-# Features of a cell, of bfloat16. A thread copies 8 of them, 16 threads a cell.
-WIDTH = 128
 # How a matrix lies in shared memory for the tensor cores: as tiles of 8 rows of so many features,
 # 128 bytes, in each of which the number of 16 bytes is combined (xor) with that of the row.
 FEATURES = 64
 LAYOUT = plgpu.TilingTransform((8, FEATURES)), plgpu.SwizzleTransform(2 * FEATURES)
 
 _THREADS = 128
+# Columns of `line_marks`, as many as the tensor cores multiply at a time.
+_MARKS = 16
 _NUMBER = plgpu.Layout.WG_SPLAT(())
 # One number a thread.
 _NUMBERS = plgpu.Layout.WG_STRIDED((_THREADS,), 1)
 
 
 class LineTiles(NamedTuple):
-    """The tiles of a game.
+    """The tiles of all games.
 
     Attributes:
-        lines: of the game.
-        held: how many of them a tile has.
+        lines: of a game.
+        games: how many there are.
+        width: features of a cell, 64 or 128 of bfloat16.
     """
 
     lines: Lines
-    held: int
+    games: int
+    width: int
 
-    @classmethod
-    def of(cls, lines: Lines) -> "LineTiles":
-        """The fullest whose lines are all there; of lines that are too long, none are held."""
-        most = PART // max(lines.row, lines.column)
-        return cls(lines, max((x for x in range(1, most + 1) if lines.count % x == 0), default=0))
+    @property
+    def held(self) -> int:
+        """Lines of a tile, which may be of two games; of lines that are too long, none."""
+        return min(_MARKS, ROWS // self.lines.tokens)
+
+    @property
+    def total(self) -> int:
+        """Lines of all games."""
+        return self.games * self.lines.count
 
     @property
     def count(self) -> int:
-        """Tiles of a game."""
-        return self.lines.count // self.held
+        """Tiles of all games. The last may have fewer lines."""
+        return -(-self.total // self.held)
 
     @property
     def sizes(self) -> tuple[int, int]:
         """Cells of a tile in each grid."""
         return self.held * self.lines.row, self.held * self.lines.column
-
-    def first_cells(self, tile: Int32[Array, ""]) -> tuple[Int32[Array, ""], Int32[Array, ""]]:
-        """Of a tile's number: its first cell in each grid, (B L m, C) and (B n L, C)."""
-        game, of_game = jax.lax.div(tile, self.count), jax.lax.rem(tile, self.count)
-        of_second = game * (self.lines.count * self.lines.column) + of_game * self.held
-        return tile * self.sizes[0], of_second
 
 
 class Piece(NamedTuple):
@@ -77,7 +77,7 @@ class Piece(NamedTuple):
 
     Attributes:
         part: which grid they are of.
-        cell: in this grid, from the tile's first.
+        cell: in this grid, (B L m, C) or (B n L, C).
         feature: the first of 8.
         place: where they lie in the tile in shared memory, in bytes.
         exists: whether there is such a cell; None if there is for all threads.
@@ -90,34 +90,58 @@ class Piece(NamedTuple):
     exists: Any
 
 
-def pieces(tiles: LineTiles, thread: Any) -> Iterator[Piece]:
-    """All pieces of a thread of a warpgroup: of each 8 rows, 16 bytes of one.
+def pieces(tiles: LineTiles, thread: Any, first: Any) -> Iterator[Piece]:
+    """All pieces of a thread of a warpgroup, of which as many as fit copy a whole cell.
 
-    The thread's number, 0 to 127, and what follows from it may be anything with Python's operators.
+    The thread's number, 0 to 127, and that of the tile's first line may be anything with Python's
+    operators.
     """
-    row, chunk = thread >> 4, thread & 15
-    place = (chunk >> 3) * (8 * 128) + row * 128 + ((chunk & 7) ^ row) * 16
-    for start in range(0, ROWS, 8):
-        part, within = divmod(start, PART)
-        size = tiles.sizes[part]
-        if within >= size:
-            continue
-        token = row + within
-        exists = None if within + 8 <= size else token < size
-        if part == 0:
-            # Cells of lines side by side lie one after the other.
-            cell = token
-        else:
-            column = tiles.lines.column
-            cell = token % column * tiles.lines.count + token // column
-        yield Piece(part, cell, chunk * 8, place + start * (2 * WIDTH), exists)
+    of_cell = tiles.width // 8
+    together = _THREADS // of_cell
+    row, chunk = thread // of_cell, thread % of_cell
+    within = row & 7
+    place = (row >> 3) * (16 * tiles.width) + (chunk >> 3) * 1024
+    place = place + within * 128 + ((chunk & 7) ^ within) * 16
+    lines = tiles.lines
+    # The rows of both grids; where they meet some threads copy of one and some of the other.
+    ends = tiles.sizes[0], sum(tiles.sizes)
+    for part, (begin, end) in enumerate(zip((0, ends[0]), ends, strict=True)):
+        for start in range(begin // together * together, end, together):
+            token = row + (start - begin)
+            if part == 0:
+                # Cells of lines side by side lie one after the other.
+                line, cell = first + token // lines.row, first * lines.row + token
+            else:
+                line = first + token // lines.column
+                game, of_game = line // lines.count, line % lines.count
+                cell = (game * lines.column + token % lines.column) * lines.count + of_game
+            conditions = []
+            if start < begin:
+                conditions.append(row >= begin - start)
+            if start + together > end:
+                conditions.append(row < end - start)
+            if tiles.total % tiles.held:
+                conditions.append(line < tiles.total)
+            exists = functools.reduce(operator.and_, conditions) if conditions else None
+            yield Piece(part, cell, chunk * 8, place + start * (2 * tiles.width), exists)
 
 
 def line_of_row(tiles: LineTiles, row: Any) -> Any:
     """Which line of the tile a row belongs to; one without a cell to none that has a cell."""
-    part, within = row >> 5, row & (PART - 1)
-    of_first, of_second = within // tiles.lines.row, within // tiles.lines.column
-    return of_first * (part ^ 1) + of_second * part
+    size = tiles.sizes[0]
+    second = (row + (ROWS - size)) >> 6
+    of_first, of_second = row // tiles.lines.row, (row + -size) // tiles.lines.column
+    return of_first * (second ^ 1) + of_second * second
+
+
+def line_marks(tiles: LineTiles) -> tuple[Float[np.ndarray, "64 16"], Float[np.ndarray, "64 16"]]:
+    """Of queries and of keys: their products are 0 within lines and otherwise too low to count.
+
+    Exactly so, in bfloat16. A query without a cell sees all keys with one, and so has a score.
+    """
+    own = line_of_row(tiles, np.arange(ROWS))[:, None] == np.arange(_MARKS)
+    own &= np.arange(_MARKS) < tiles.held
+    return own.astype(float), np.where(own, 0.0, -(2.0**100))
 
 
 class _Number:
@@ -160,7 +184,10 @@ class _Number:
         return _Number(arith.shrui(self.value, self.of(other).value))
 
     def __lt__(self, other):
-        return self.compare(arith.CmpIPredicate.ult, other)
+        return _Number(self.compare(arith.CmpIPredicate.ult, other))
+
+    def __ge__(self, other):
+        return _Number(self.compare(arith.CmpIPredicate.uge, other))
 
     def compare(self, how: arith.CmpIPredicate, other: "_Number | int") -> ir.Value:
         """A number of one bit."""
@@ -191,21 +218,19 @@ def opaque_zero() -> Int32[Array, ""]:
     return make()
 
 
-def copy_in(tiles: LineTiles, grids: tuple, first_cells: tuple, tile) -> None:
+def copy_in(tiles: LineTiles, grids: tuple, number: Int32[Array, ""], tile) -> None:
     """Begins to copy a tile's cells; rows without any are left as they are.
 
     Args:
-        tiles: of a game.
+        tiles: of all games.
         grids: references to the cells (N, C) of both grids.
-        first_cells: the tile's first of each.
+        number: the tile's.
         tile: reference to shared memory, (64, C).
     """
 
-    @plgpu.inline_mgpu(
-        arg_types=(*[plgpu.RefType()] * 2, *[_NUMBER] * 2, plgpu.RefType(LAYOUT)),
-    )
-    def copy(context, first, second, of_first, of_second, tile):
-        for cell, place, exists in _addresses(tiles, (first, second), (of_first, of_second), tile):
+    @plgpu.inline_mgpu(arg_types=(*[plgpu.RefType()] * 2, _NUMBER, plgpu.RefType(LAYOUT)))
+    def copy(context, first, second, number, tile):
+        for cell, place, exists in _addresses(tiles, (first, second), number, tile):
             utils.inline_ptx(
                 "cp.async.cg.shared.global [$0], [$1], 16;",
                 place,
@@ -215,7 +240,7 @@ def copy_in(tiles: LineTiles, grids: tuple, first_cells: tuple, tile) -> None:
             )
         utils.inline_ptx("cp.async.commit_group;", has_side_effects=True)
 
-    copy(*grids, *first_cells, tile)
+    copy(*grids, number, tile)
 
 
 def wait_in(tile) -> None:
@@ -230,16 +255,14 @@ def wait_in(tile) -> None:
     wait(tile)
 
 
-def copy_out(tiles: LineTiles, tile, grids: tuple, first_cells: tuple) -> None:
+def copy_out(tiles: LineTiles, tile, grids: tuple, number: Int32[Array, ""]) -> None:
     """Copies a tile's cells to both grids, after a barrier; arguments as of `copy_in`."""
 
-    @plgpu.inline_mgpu(
-        arg_types=(plgpu.RefType(LAYOUT), *[plgpu.RefType()] * 2, *[_NUMBER] * 2),
-    )
-    def copy(context, tile, first, second, of_first, of_second):
+    @plgpu.inline_mgpu(arg_types=(plgpu.RefType(LAYOUT), *[plgpu.RefType()] * 2, _NUMBER))
+    def copy(context, tile, first, second, number):
         # All are read before any is written, so that they are under way together.
         held = []
-        for cell, place, exists in _addresses(tiles, (first, second), (of_first, of_second), tile):
+        for cell, place, exists in _addresses(tiles, (first, second), number, tile):
             words = utils.inline_ptx(
                 "ld.shared.v4.b32 {$0, $1, $2, $3}, [$4];",
                 place,
@@ -256,26 +279,27 @@ def copy_out(tiles: LineTiles, tile, grids: tuple, first_cells: tuple) -> None:
                 has_side_effects=True,
             )
 
-    copy(tile, *grids, *first_cells)
+    copy(tile, *grids, number)
 
 
 def _addresses(
-    tiles: LineTiles, grids: tuple, first_cells: tuple, tile: ir.Value
+    tiles: LineTiles, grids: tuple, number: mosaic.FragmentedArray, tile: ir.Value
 ) -> Iterator[tuple[ir.Value, ir.Value, ir.Value | None]]:
     """Of the calling thread's pieces: addresses in global and shared memory, whether they exist."""
     i64 = ir.IntegerType.get_signless(64)
     thread = _Number(_opaque(utils.thread_idx())) & (_THREADS - 1)
     shared = _Number(_opaque(llvm.ptrtoint(_i32(), utils.memref_ptr(tile))))
+    size = arith.constant(i64, ir.IntegerAttr.get(i64, 2 * tiles.width))
     starts = []
-    for grid, cell in zip(grids, first_cells, strict=True):
+    for grid in grids:
         pointer = llvm.addrspacecast(llvm.PointerType.get(address_space=1), utils.memref_ptr(grid))
-        cell = arith.extui(i64, cell.registers.item())
-        size = arith.constant(i64, ir.IntegerAttr.get(i64, 2 * WIDTH))
-        starts.append(arith.addi(llvm.ptrtoint(i64, pointer), arith.muli(cell, size)))
-    for piece in pieces(tiles, thread):
-        offset = (piece.cell * WIDTH + piece.feature) * 2
-        address = arith.addi(starts[piece.part], arith.extui(i64, offset.value))
-        yield address, (shared + piece.place).value, piece.exists
+        starts.append(llvm.ptrtoint(i64, pointer))
+    for piece in pieces(tiles, thread, _Number(number.registers.item()) * tiles.held):
+        cell = arith.muli(arith.extui(i64, piece.cell.value), size)
+        feature = arith.extui(i64, (piece.feature * 2).value)
+        address = arith.addi(arith.addi(starts[piece.part], feature), cell)
+        exists = None if piece.exists is None else piece.exists.value
+        yield address, (shared + piece.place).value, exists
 
 
 def line_bits(tiles: LineTiles) -> Int32[Array, "128"]:
