@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from networks import absorbed_attention
+from networks.absorbed_attention import Unmapped
 from networks.fused_attention import MOST_QUERIES, Lines, fits, fused_attention
 
 # Up to this many scores a head, attention is written as broadcast products and sums: XLA fuses
@@ -88,6 +90,15 @@ def _attend_in_parts(
     asking = asking.reshape(len(asking), parts, -1, held, heads, size)
     seen = jax.vmap(lambda part: fused_attention((part, *asked)), 1, 1)(asking)
     return seen.reshape(len(asking), -1, heads, size)[:, :count].reshape(*batch, count, heads, size)
+
+
+def attend_once(
+    queries: Float[Array, "1 1 heads d"], memory: Unmapped
+) -> Float[Array, "1 heads d"]:
+    """`attend` of a single query, (1, 1, heads, d), to a sequence that need not be mapped."""
+    heads = queries.shape[-2]
+    fused = absorbed_attention.fits(memory.cells.shape[-1], heads) and generation() >= 8
+    return absorbed_attention.attend_once(queries[0, 0], memory, fused)[None]
 
 
 def attend_across(cells: Float[Array, "N 3 heads d"], lines: Lines) -> Float[Array, "N heads d"]:

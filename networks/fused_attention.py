@@ -7,13 +7,14 @@ each other, or as many of them as fit at a time.
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
-from jaxtyping import Array, Bool, Float, Int32
+from jaxtyping import Array, Bool, Float, Float32, Int32
 
 # Tensor cores multiply tiles of at least this side.
 SMALLEST_TILE = 16
@@ -142,11 +143,32 @@ def _kernel(query, key, value, out, *, lines: Lines | None, rows: int, columns: 
     asking = Tile.at(0, rows, query, lines, line)
     questions = asking.load(query)
 
+    def load(step):
+        asked = Tile.at(step * columns, columns, key, lines, line)
+        return _scaled_scores(questions, asked.load(key), asked), asked.load(value)
+
+    steps = pl.cdiv(_attending(key.shape[0], lines), columns)
+    asking.store(out, mixture(load, steps, questions.shape))
+
+
+def mixture(
+    load: Callable[
+        [Int32[Array, ""]], tuple[Float32[Array, "rows columns"], Float[Array, "columns d"]]
+    ],
+    steps: int,
+    shape: tuple[int, int],
+) -> Float32[Array, "rows d"]:
+    """Values mixed by the softmax of scores, inside of a kernel.
+
+    Args:
+        load: scores and values of each of so many tiles of tokens.
+        steps: how many.
+        shape: of the result.
+    """
+
     def add(step, carry):
         largest, total, mixed = carry
-        asked = Tile.at(step * columns, columns, key, lines, line)
-        values = asked.load(value)
-        scores = _scores(questions, asked.load(key), asked)
+        scores, values = load(step)
         above = jnp.maximum(largest, scores.max(axis=1))
         weights = jnp.exp(scores - above[:, None])
         shrink = jnp.exp(largest - above)
@@ -154,10 +176,9 @@ def _kernel(query, key, value, out, *, lines: Lines | None, rows: int, columns: 
         return above, total * shrink + weights.sum(axis=1), mixed
 
     # A finite number, as the difference of two infinite ones is none.
-    carry = jnp.full(rows, -1e30), jnp.zeros(rows), jnp.zeros(questions.shape)
-    steps = pl.cdiv(_attending(key.shape[0], lines), columns)
+    carry = jnp.full(shape[0], -1e30), jnp.zeros(shape[0]), jnp.zeros(shape)
     _, total, mixed = jax.lax.fori_loop(0, steps, add, carry)
-    asking.store(out, mixed / total[:, None])
+    return mixed / total[:, None]
 
 
 def _gradient_kernel(
@@ -189,7 +210,7 @@ def _gradient_kernel(
         return (
             asked,
             keys,
-            _scores(questions, keys, asked),
+            _scaled_scores(questions, keys, asked),
             triton.dot(received, values, trans_b=True),
         )
 
@@ -274,12 +295,17 @@ class Tile(NamedTuple):
         return (rows, *(jnp.full(shape, i, jnp.int32) for i in index), features), mask
 
 
-def _scores(
+def scores_of(
     questions: Float[Array, "rows d"], keys: Float[Array, "columns d"], asked: Tile
-) -> Float[Array, "rows columns"]:
+) -> Float32[Array, "rows columns"]:
     """Scores of a tile, -inf past the end of the keys."""
-    scores = triton.dot(questions, keys, trans_b=True) * questions.shape[1] ** -0.5
-    return jnp.where(asked.exists[None], scores, -jnp.inf)
+    return jnp.where(asked.exists[None], triton.dot(questions, keys, trans_b=True), -jnp.inf)
+
+
+def _scaled_scores(
+    questions: Float[Array, "rows d"], keys: Float[Array, "columns d"], asked: Tile
+) -> Float32[Array, "rows columns"]:
+    return scores_of(questions, keys, asked) * questions.shape[1] ** -0.5
 
 
 def _attending(tokens: int, lines: Lines | None) -> int:

@@ -10,7 +10,7 @@ from typing import Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float32, Int, Int32
+from jaxtyping import Array, Bool, Float, Float32, Int, Int32
 
 from networks.attention import BlockConfig
 from networks.policy_head import Cache, Memory, PolicyHead
@@ -115,18 +115,8 @@ class AgentNetwork(nn.Module):
         return {**params, "params": modules | rounded}
 
     def encode(self, state: State) -> Memory:
-        """Embeds a state as the memory that the policy head attends to.
-
-        Entries outside of the corner of the action space are zero and not looked at.
-        """
-        planes = state.residual[None].astype(jnp.int32)
-        if state.history is not None:
-            past = self.game.ring.reduce(jax.vmap(outer)(state.history))
-            planes = jnp.concatenate([planes, past])
-        u, v, w = self.space.sides
-        planes = planes[:, :u, :v, :w]
-        scalars = state.moves[None] / self.game.max_moves
-        return self.policy.remember(self.torso(planes.astype(jnp.float32), scalars))
+        """Embeds a state as the memory that the policy head attends to."""
+        return self.policy.remember(self._embed(state))
 
     def start(self, memory: Memory) -> tuple[Float32[Array, "V"], Float32[Array, "q"], Cache]:
         """Log-probabilities of an action's first token (V,), value quantiles (q,), and a cache."""
@@ -172,9 +162,19 @@ class AgentNetwork(nn.Module):
         return jnp.where(is_chosen, log_probs, 0.0).sum(axis=(-2, -1)), quantiles
 
     def evaluate(self, state: State) -> Float32[Array, "q"]:
-        """The value quantiles (q,) alone."""
-        features, _ = self.policy.start(self.encode(state))
-        return self.value(features)
+        """The value quantiles (q,) alone. They have no gradient on GPUs."""
+        return self.value(self.policy.summarise(self._embed(state)))
+
+    def _embed(self, state: State) -> Float[Array, "M C"]:
+        """Entries outside of the corner of the action space are zero and not looked at."""
+        planes = state.residual[None].astype(jnp.int32)
+        if state.history is not None:
+            past = self.game.ring.reduce(jax.vmap(outer)(state.history))
+            planes = jnp.concatenate([planes, past])
+        u, v, w = self.space.sides
+        planes = planes[:, :u, :v, :w]
+        scalars = state.moves[None] / self.game.max_moves
+        return self.torso(planes.astype(jnp.float32), scalars)
 
     def _mask(
         self,

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Int, Int32
 
-from networks.attention import BlockConfig, FromHeads, ToHeads, attend
+from networks.absorbed_attention import Unmapped
+from networks.attention import BlockConfig, FromHeads, ToHeads, attend, attend_once
 
 # Of each layer, keys and values of the sequence that it attends to.
 Memory = tuple[Float[Array, "M 2 heads d"], ...]
@@ -37,7 +38,7 @@ class DecoderLayer(nn.Module):
     def __call__(
         self,
         x: Float[Array, "A n P"],
-        memory: Float[Array, "M 2 heads d"],
+        memory: Float[Array, "M 2 heads d"] | Unmapped,
         cache: Float[Array, "A k 2 heads d"],
         position: Int32[Array, ""],
     ) -> tuple[Float[Array, "A n P"], Float[Array, "A k 2 heads d"]]:
@@ -45,7 +46,7 @@ class DecoderLayer(nn.Module):
 
         Args:
             x: new tokens, (A, n, P).
-            memory: of this layer, (M, 2, heads, d).
+            memory: of this layer, (M, 2, heads, d), or for a single token what they are made of.
             cache: of this layer, (A, k, 2, heads, d).
             position: index of the first new token, int32 scalar.
 
@@ -63,7 +64,9 @@ class DecoderLayer(nn.Module):
         x = nn.LayerNorm(dtype=self.block.dtype)(x)
         query = ToHeads(self.block, 1)(x)
         # All tokens of all actions ask the same memory: one long sequence of queries.
-        crossed = attend(query.reshape(-1, *query.shape[2:]), memory)
+        asking = query.reshape(-1, *query.shape[2:])
+        answer = attend_once if isinstance(memory, Unmapped) else attend
+        crossed = answer(asking, memory)
         crossed = crossed.reshape(*x.shape[:2], *crossed.shape[1:])
         return x + drop(FromHeads(self.block)(x, crossed)), cache
 
@@ -109,7 +112,16 @@ class PolicyHead(nn.Module):
         """What the layers attend to of a state's embedding (M, C)."""
         return tuple(layer(embedding) for layer in self.to_memory)
 
-    def start(self, memory: Memory) -> tuple[Float[Array, "P"], Cache]:
+    def summarise(self, embedding: Float[Array, "M C"]) -> Float[Array, "P"]:
+        """The features at START of a state's embedding (M, C), where no token follows.
+
+        They are those of `start` and `remember` to rounding. It has no gradient on GPUs.
+        """
+        layers = (layer.variables["params"] for layer in self.to_memory)
+        features, _ = self.start(tuple(Unmapped(embedding, params) for params in layers))
+        return features
+
+    def start(self, memory: Memory | tuple[Unmapped, ...]) -> tuple[Float[Array, "P"], Cache]:
         """Runs the START symbol.
 
         Returns:
@@ -137,7 +149,11 @@ class PolicyHead(nn.Module):
         return self.logits(nn.relu(features))
 
     def _run(
-        self, memory: Memory, cache: Cache, symbols: Int[Array, "A n"], position: Int32[Array, ""]
+        self,
+        memory: Memory | tuple[Unmapped, ...],
+        cache: Cache,
+        symbols: Int[Array, "A n"],
+        position: Int32[Array, ""],
     ) -> tuple[Float[Array, "A n P"], Cache]:
         places = position + jnp.arange(symbols.shape[1])
         x = self._embed(symbols) + self.positions[places].astype(self.block.dtype)

@@ -1,0 +1,129 @@
+"""Attention of one query: beside keys and values that are made, as a kernel, in the network."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from networks.absorbed_attention import Unmapped, attend_once, fits
+from networks.attention import BlockConfig, ToHeads, attend
+from networks.network import AgentNetwork, NetworkConfig
+from tensorgame import rings
+from tensorgame.factors import ActionSpace
+from tensorgame.game import Game
+from training.flops import count_flops
+
+INTERPRET = jax.default_backend() != "gpu"
+# Cells, features of one, heads, features of a head: of S = 4, of 9 with tiles of which the last is
+# not full, and of rectangular targets.
+SHAPES = [(48, 32, 4, 16), (243, 128, 4, 32), (252, 64, 2, 64), (5, 16, 16, 8)]
+TOLERANCE = {"float32": 2e-5 if INTERPRET else 0.02, "bfloat16": 0.1}
+
+
+def random_inputs(shape, dtype, games=3):
+    """Queries and cells of some games, and parameters of no special value."""
+    count, width, heads, size = shape
+    keys = jax.random.split(jax.random.key(0), 4)
+    cells = 0.3 + 1.5 * jax.random.normal(keys[0], (games, count, width))
+    maps = maps_of(shape, "float32").init(keys[1], cells[0])["params"]
+    params = jax.tree.map(lambda x: x + 0.2 * jax.random.normal(keys[2], x.shape), maps)
+    queries = jax.random.normal(keys[3], (games, heads, size))
+    return queries.astype(dtype), cells.astype(dtype), params
+
+
+def maps_of(shape, dtype):
+    _, _, heads, size = shape
+    return ToHeads(BlockConfig(heads=heads, head_dim=size, mlp_factor=2, dtype=jnp.dtype(dtype)), 2)
+
+
+def by_keys_and_values(shape, queries, cells, params):
+    def of_game(query, cells):
+        memory = maps_of(shape, "float32").apply({"params": params}, cells.astype(jnp.float32))
+        return attend(query.astype(jnp.float32)[None, None], memory)[0]
+
+    with jax.default_matmul_precision("highest"):
+        return jax.vmap(of_game)(queries, cells)
+
+
+def of_games(queries, cells, params, fused):
+    def of_game(query, cells):
+        return attend_once(query, Unmapped(cells, params), fused, INTERPRET)
+
+    return jax.vmap(of_game)(queries, cells)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_it_is_attention_to_keys_and_values(shape, dtype, fused):
+    inputs = random_inputs(shape, dtype)
+    found = of_games(*inputs, fused=fused)
+    assert found.dtype == dtype
+    expected = by_keys_and_values(shape, *inputs)
+    np.testing.assert_allclose(
+        found.astype(jnp.float32), expected, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype]
+    )
+
+
+def test_the_same_query_of_all_games_and_agents_with_their_own():
+    queries, cells, params = random_inputs(SHAPES[1], "bfloat16")
+    same = jax.vmap(lambda x: attend_once(queries[0], Unmapped(x, params), True, INTERPRET))(cells)
+    repeated = jnp.broadcast_to(queries[0], queries.shape)
+    own = of_games(repeated, cells, params, fused=True)
+    np.testing.assert_allclose(same.astype(jnp.float32), own.astype(jnp.float32), atol=0.02)
+    agents = jax.tree.map(lambda x: jnp.stack([x, 2 * x]), params)
+    found = jax.vmap(functools.partial(of_games, queries, cells, fused=True))(agents)
+    for index in range(2):
+        alone = of_games(queries, cells, jax.tree.map(lambda x: x[index], agents), fused=True)  # noqa: B023
+        np.testing.assert_allclose(
+            found[index].astype(jnp.float32), alone.astype(jnp.float32), atol=0.02, rtol=0.02
+        )
+
+
+def test_widths_that_are_no_whole_tiles_are_left_to_xla():
+    assert all(fits(width, heads) for _, width, heads, _ in SHAPES)
+    assert not fits(96, 4)
+    assert not fits(512, 4)
+    assert not fits(128, 32)
+
+
+@pytest.mark.parametrize("shape", SHAPES[:3])
+def test_it_translates_for_a_gpu(shape, translate):
+    queries, cells, params = random_inputs(shape, "bfloat16")
+
+    def run(queries, cells):
+        ask = functools.partial(attend_once, fused=True)
+        return jax.vmap(lambda query, x: ask(query, Unmapped(x, params)))(queries, cells)
+
+    assert translate(jax.jit(run).trace(queries, cells)).count("triton") >= 1
+
+
+def test_its_model_flops_are_those_without_a_kernel():
+    queries, cells, params = random_inputs(SHAPES[1], "bfloat16")
+    found, expected = (
+        count_flops(
+            jax.vmap(lambda query, x: attend_once(query, Unmapped(x, params), fused)),  # noqa: B023
+            queries,
+            cells,
+        )
+        for fused in (True, False)
+    )
+    assert found == expected
+
+
+def test_a_position_has_the_value_that_it_has_beside_its_actions():
+    ring = rings.parse("z2", (-1, 0, 1))
+    space = ActionSpace(ring, side=4, token_size=2, corner=(4, 4, 4))
+    network = AgentNetwork(NetworkConfig(policy_layers=2), Game(ring, 10, 0), space)
+    residual = jax.random.bernoulli(jax.random.key(0), 0.4, (4, 4, 4)).astype(jnp.int32)
+    state = network.game.init(residual)
+    tokens = jnp.zeros((3, space.num_tokens), jnp.int32)
+    params = network.init(jax.random.key(1), state, tokens, method="score")
+    # Norms are not those of an untrained network.
+    params = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(2), x.shape), params)
+    _, expected = network.apply(params, state, tokens, method="score")
+    alone = network.apply(params, state, method="evaluate")
+    np.testing.assert_allclose(alone, expected, rtol=1e-4, atol=1e-4)
+    assert np.ptp(expected) > 0.1, "not all the same"
