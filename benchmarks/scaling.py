@@ -93,7 +93,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--modes", nargs="+", choices=_MODES, default=list(_MODES), help="both by default"
     )
-    parser.add_argument("--steps", type=int, default=20, help="whose time counts, after the first (20)")
+    parser.add_argument(
+        "--steps", type=int, default=20, help="whose time counts, after the first one (20)"
+    )
     parser.add_argument("--simulations", type=int, help="of each move; the setting's")
     return parser.parse_args()
 
@@ -218,9 +220,11 @@ def _median_seconds(function: Callable[[dict], dict], argument: dict) -> float:
 
 
 def _efficiency(first: dict[str, object], measured: dict[str, object]) -> float:
-    """Moves a second and device, by those of the first line."""
-    rates = [line["moves_per_second"] / line["devices"] for line in (first, measured)]
-    return round(rates[1] / rates[0], 4)
+    """Games a millisecond and device, by those of the first line."""
+    one, several = (
+        line["games"] / line["step_milliseconds"] / line["devices"] for line in (first, measured)
+    )
+    return round(several / one, 4)
 
 
 def _difference(params: dict, reference: dict) -> float:
