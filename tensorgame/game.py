@@ -115,9 +115,11 @@ class Game:
     ) -> Int32[Array, ""]:
         """The rank bound of the residual if the game has failed, otherwise 0.
 
-        Ranks cost far more than a move, and few games of a batch fail at once: a batch computes
-        those of its failed games only.
+        Ranks over other fields than F_2 cost far more than a move, and few games of a batch fail at
+        once: there a batch computes those of its failed games only.
         """
+        if self.ring.modulus == 2:
+            return jnp.where(failed, rank_bound(residual, self.ring), 0)
 
         @jax.custom_batching.custom_vmap
         def penalty(residual: jax.Array, failed: jax.Array) -> jax.Array:
@@ -162,9 +164,28 @@ def rank_bound(tensor: Integer[Array, "S S S"], ring: Ring) -> Int32[Array, ""]:
     another field would be no bound. Returns an int32 scalar; zero only for the zero tensor.
     """
     slices = jnp.moveaxis(tensor, -1, 0)
+    if ring.modulus == 2:
+        return jax.vmap(_rank_modulo_two)(slices).sum()
     primes = (ring.modulus,) if ring.modulus else _RANK_PRIMES
     ranks = [jax.vmap(lambda m, p=p: _rank_modulo(m, p))(slices) for p in primes]
     return jnp.max(jnp.stack(ranks), axis=0).sum()
+
+
+def _rank_modulo_two(matrix: Integer[Array, "M N"]) -> Int32[Array, ""]:
+    """Rank of a matrix (M, N) over F_2, N <= 32: rows as bits, without a loop on the device.
+
+    What is left of a row lacks the leading bits of what is left of those before it: the smaller of
+    it with and without another lacks that one's, and so does all that is added later.
+    """
+    assert matrix.shape[1] <= 32, "a row is one number"
+    places = jnp.arange(matrix.shape[1], dtype=jnp.uint32)
+    rows = ((matrix.astype(jnp.uint32) & 1) << places).sum(axis=1, dtype=jnp.uint32)
+    left: list[jax.Array] = []
+    for row in rows:
+        for other in left:
+            row = jnp.minimum(row, row ^ other)
+        left.append(row)
+    return (jnp.stack(left) != 0).sum(dtype=jnp.int32)
 
 
 def _rank_modulo(matrix: Integer[Array, "M N"], prime: int) -> Int32[Array, ""]:

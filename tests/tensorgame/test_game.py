@@ -175,6 +175,19 @@ def test_over_z2_the_bound_is_the_sum_of_the_ranks_modulo_two():
     np.testing.assert_array_equal(bounds(tensors, Z2), ranks)
 
 
+def test_over_z2_sides_of_the_largest_target_have_their_ranks():
+    rng = np.random.default_rng(4)
+    slices = np.zeros((26, 25, 25), int)
+    for rank in range(26):
+        left, right = np.tril(rng.integers(0, 2, (2, 25, 25)), -1) + np.eye(25, dtype=int)
+        slices[rank] = left @ np.diag(np.arange(25) < rank) @ right.T % 2
+    tensors = np.stack([slices[:25], slices[1:]]).transpose(0, 2, 3, 1)
+    assert bounds(tensors, Z2).tolist() == [sum(range(25)), sum(range(1, 26))]
+    single = np.zeros_like(slices[..., None] + np.zeros(25, int))
+    single[..., 7] = slices
+    np.testing.assert_array_equal(bounds(single, Z2), np.arange(26))
+
+
 def test_the_bound_depends_on_the_field():
     tensor = np.zeros((1, 2, 2, 2), int)
     tensor[0, :, :, 0] = [[1, 1], [1, -1]]
