@@ -3,7 +3,8 @@
 Hardware: one NVIDIA H200 (141 GB).
 Expected time: 2 to 12 minutes for a target, 80 s of them to compile.
 Result: the best known ranks of small targets over Z_2, lifted to the integers: 11 products for
-2,2,3, 15 for 2,3,3, 26 for 2,4,4, 23 for 3,3,3. docs/discovery.md has all of them.
+2,2,3, 15 for 2,3,3, 26 for 2,4,4, 23 for 3,3,3. docs/discovery.md has all of them, and
+the flags with which 3,4,4 and 4,4,4 are solved.
 """
 
 from networks.network import NetworkConfig
