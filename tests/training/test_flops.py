@@ -34,9 +34,13 @@ def by_hand(config: Config, has_actions: bool = True) -> int:
         torso += c.layers * (stage + block(cells, width, heads, c.mlp_factor))
         memory += u * v
     tokens = 1 + has_actions * config.search.num_actions * (space.num_tokens - 1)
-    decoder = 2 * memory * width * 2 * policy_heads
+    if has_actions:
+        decoder = 2 * memory * width * 2 * policy_heads + 4 * tokens * memory * policy_heads
+    else:
+        # The maps of keys and values are of one query, and each head mixes the cells.
+        decoder = 2 * width * 2 * policy_heads + 4 * memory * width * c.policy_heads
     decoder += 2 * tokens * policy * 4 * policy_heads
-    decoder += 4 * tokens * (space.num_tokens + memory) * policy_heads
+    decoder += 4 * tokens * space.num_tokens * policy_heads
     decoder += 2 * block(tokens, policy, policy_heads, c.mlp_factor)
     logits = has_actions * 2 * tokens * policy * space.vocabulary
     value = 2 * c.value_width * (policy + 2 * c.value_width + c.quantiles)
