@@ -1,4 +1,4 @@
-"""Attention of one query: beside keys and values that are made, as a kernel, in the network."""
+"""Attention of one query: beside keys and values that are made, and as a kernel."""
 
 import functools
 
@@ -9,10 +9,6 @@ import pytest
 
 from networks.absorbed_attention import Unmapped, attend_once, fits
 from networks.attention import BlockConfig, ToHeads, attend
-from networks.network import AgentNetwork, NetworkConfig
-from tensorgame import rings
-from tensorgame.factors import ActionSpace
-from tensorgame.game import Game
 from training.flops import count_flops
 
 INTERPRET = jax.default_backend() != "gpu"
@@ -25,12 +21,16 @@ TOLERANCE = {"float32": 2e-5 if INTERPRET else 0.02, "bfloat16": 0.1}
 def random_inputs(shape, dtype, games=3):
     """Queries and cells of some games, and parameters of no special value."""
     count, width, heads, size = shape
-    keys = jax.random.split(jax.random.key(0), 4)
-    cells = 0.3 + 1.5 * jax.random.normal(keys[0], (games, count, width))
-    maps = maps_of(shape, "float32").init(keys[1], cells[0])["params"]
-    params = jax.tree.map(lambda x: x + 0.2 * jax.random.normal(keys[2], x.shape), maps)
-    queries = jax.random.normal(keys[3], (games, heads, size))
-    return queries.astype(dtype), cells.astype(dtype), params
+    rng = np.random.default_rng(0)
+    norm = {name: rng.normal(1.0, 0.3, width) for name in ("scale", "bias")}
+    maps = {"kernel": rng.normal(0.0, width**-0.5, (width, 2, heads, size))}
+    params = {"LayerNorm_0": norm, "DenseGeneral_0": maps}
+    queries, cells = (
+        rng.normal(size=(games, heads, size)),
+        rng.normal(0.3, 1.5, (games, count, width)),
+    )
+    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
+    return jnp.asarray(queries, dtype), jnp.asarray(cells, dtype), params
 
 
 def maps_of(shape, dtype):
@@ -38,6 +38,7 @@ def maps_of(shape, dtype):
     return ToHeads(BlockConfig(heads=heads, head_dim=size, mlp_factor=2, dtype=jnp.dtype(dtype)), 2)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def by_keys_and_values(shape, queries, cells, params):
     def of_game(query, cells):
         memory = maps_of(shape, "float32").apply({"params": params}, cells.astype(jnp.float32))
@@ -47,6 +48,7 @@ def by_keys_and_values(shape, queries, cells, params):
         return jax.vmap(of_game)(queries, cells)
 
 
+@functools.partial(jax.jit, static_argnames="fused")
 def of_games(queries, cells, params, fused):
     def of_game(query, cells):
         return attend_once(query, Unmapped(cells, params), fused, INTERPRET)
@@ -76,7 +78,7 @@ def test_the_same_query_of_all_games_and_agents_with_their_own():
     agents = jax.tree.map(lambda x: jnp.stack([x, 2 * x]), params)
     found = jax.vmap(functools.partial(of_games, queries, cells, fused=True))(agents)
     for index in range(2):
-        alone = of_games(queries, cells, jax.tree.map(lambda x: x[index], agents), fused=True)  # noqa: B023
+        alone = of_games(queries, cells, jax.tree.map(lambda x: x[index], agents), fused=True)
         np.testing.assert_allclose(
             found[index].astype(jnp.float32), alone.astype(jnp.float32), atol=0.02, rtol=0.02
         )
@@ -104,26 +106,10 @@ def test_its_model_flops_are_those_without_a_kernel():
     queries, cells, params = random_inputs(SHAPES[1], "bfloat16")
     found, expected = (
         count_flops(
-            jax.vmap(lambda query, x: attend_once(query, Unmapped(x, params), fused)),  # noqa: B023
+            jax.vmap(lambda query, x: attend_once(query, Unmapped(x, params), fused)),
             queries,
             cells,
         )
         for fused in (True, False)
     )
     assert found == expected
-
-
-def test_a_position_has_the_value_that_it_has_beside_its_actions():
-    ring = rings.parse("z2", (-1, 0, 1))
-    space = ActionSpace(ring, side=4, token_size=2, corner=(4, 4, 4))
-    network = AgentNetwork(NetworkConfig(policy_layers=2), Game(ring, 10, 0), space)
-    residual = jax.random.bernoulli(jax.random.key(0), 0.4, (4, 4, 4)).astype(jnp.int32)
-    state = network.game.init(residual)
-    tokens = jnp.zeros((3, space.num_tokens), jnp.int32)
-    params = network.init(jax.random.key(1), state, tokens, method="score")
-    # Norms are not those of an untrained network.
-    params = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(2), x.shape), params)
-    _, expected = network.apply(params, state, tokens, method="score")
-    alone = network.apply(params, state, method="evaluate")
-    np.testing.assert_allclose(alone, expected, rtol=1e-4, atol=1e-4)
-    assert np.ptp(expected) > 0.1, "not all the same"

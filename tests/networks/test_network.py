@@ -190,6 +190,14 @@ def test_recomputation_stores_less(standard, actions):
     assert stored(with_options(network, remat=True)) < 0.6 * stored(network)
 
 
+def test_a_position_alone_has_the_value_that_it_has_beside_its_actions(standard, actions):
+    network, params, state, score = standard
+    _, expected = score(params, state, actions)
+    alone = jax.jit(functools.partial(network.apply, method="evaluate"))(params, state)
+    np.testing.assert_allclose(alone, expected, rtol=1e-4, atol=1e-4)
+    assert np.ptp(expected) > 0.1, "not all the same"
+
+
 def test_dropout_acts_where_a_key_is_given_and_only_there(standard, actions):
     network, params, state, score = standard
     dropping = with_options(network, dropout=0.3)
