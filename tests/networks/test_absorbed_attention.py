@@ -75,13 +75,12 @@ def test_the_same_query_of_all_games_and_agents_with_their_own():
     repeated = jnp.broadcast_to(queries[0], queries.shape)
     own = of_games(repeated, cells, params, fused=True)
     np.testing.assert_allclose(same.astype(jnp.float32), own.astype(jnp.float32), atol=0.02)
-    agents = jax.tree.map(lambda x: jnp.stack([x, 2 * x]), params)
+    both = params, jax.tree.map(lambda x: 2 * x, params)
+    agents = jax.tree.map(lambda *x: jnp.stack(x), *both)
     found = jax.vmap(functools.partial(of_games, queries, cells, fused=True))(agents)
-    for index in range(2):
-        alone = of_games(queries, cells, jax.tree.map(lambda x: x[index], agents), fused=True)
-        np.testing.assert_allclose(
-            found[index].astype(jnp.float32), alone.astype(jnp.float32), atol=0.02, rtol=0.02
-        )
+    for own, params in zip(found, both, strict=True):
+        alone = of_games(queries, cells, params, fused=True).astype(jnp.float32)
+        np.testing.assert_allclose(own.astype(jnp.float32), alone, atol=0.02, rtol=0.02)
 
 
 def test_widths_that_are_no_whole_tiles_are_left_to_xla():
@@ -103,13 +102,8 @@ def test_it_translates_for_a_gpu(shape, translate):
 
 
 def test_its_model_flops_are_those_without_a_kernel():
-    queries, cells, params = random_inputs(SHAPES[1], "bfloat16")
-    found, expected = (
-        count_flops(
-            jax.vmap(lambda query, x: attend_once(query, Unmapped(x, params), fused)),
-            queries,
-            cells,
-        )
-        for fused in (True, False)
-    )
-    assert found == expected
+    def flops(fused):
+        inputs = random_inputs(SHAPES[1], "bfloat16")
+        return count_flops(functools.partial(of_games, fused=fused), *inputs)
+
+    assert flops(fused=True) == flops(fused=False)
