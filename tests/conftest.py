@@ -10,7 +10,10 @@ from collections.abc import Callable
 
 # The tests compile much and compute little.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=1"
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "")
+    + " --xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true"
+)
 # Programs that tests start keep what they compile for each other, and for nobody else.
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()
 
