@@ -89,7 +89,7 @@ def test_scalars_and_all_planes_are_seen(torso):
 def attentive_modes(separate_stages: bool):
     """Its parameters, and the compiled layer."""
     layer = AttentiveModes(BLOCK, separate_stages)
-    params = layer.init(jax.random.key(0), random_grids())
+    params = jax.jit(layer.init)(jax.random.key(0), random_grids())
     return params, jax.jit(layer.apply)
 
 

@@ -215,7 +215,7 @@ def test_where_the_rest_of_a_game_cancels_out_it_is_solved_as_it_is(tiny, random
     own = config.bases.identity()
     game = jax.jit(lambda x: describe(config, x, own, jnp.int32(4), jnp.bool_(True)))(actions)
     chains = jax.tree.map(lambda x: x[None], game)
-    best = insert(no_games(config, 4), chains, jnp.zeros(1, jnp.int32))
+    best = jax.jit(insert)(no_games(config, 4), chains, jnp.zeros(1, jnp.int32))
     keys = jax.random.split(jax.random.key(0), 8)
     episodes = jax.jit(jax.vmap(lambda key: new_episode(config, key, best, chains)))(keys)
     ended = ~np.asarray(episodes.state.residual).any(axis=(1, 2, 3))
