@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator, PercentFormatter
-from reporting import lines_to_draw
+from reporting import efficiency, lines_to_draw
 
 # What is asked for in weak scaling, by devices.
 _AIMS = {2: 0.97, 4: 0.95, 8: 0.92}
@@ -37,7 +37,7 @@ def main() -> None:
                 print(
                     f"| {setting} | {line['commit']} | {devices} | {line['games']} | "
                     f"{line['step_milliseconds']:.1f} ms | {line['evaluations_per_second']:,} | "
-                    f"{_efficiency(curve, devices):.1%} |"
+                    f"{efficiency(curve[1], line):.1%} |"
                 )
         print()
     if output:
@@ -51,22 +51,13 @@ def _curves(lines: Iterable[dict]) -> Curves:
     return {setting: curve for (setting, _), curve in by_commit.items() if len(curve) > 1}
 
 
-def _efficiency(curve: dict[int, dict], devices: int) -> float:
-    """Games a second and device, by those of one device."""
-    one, several = (
-        line["games"] / line["step_milliseconds"] / line["devices"]
-        for line in (curve[1], curve[devices])
-    )
-    return several / one
-
-
 def _draw(modes: dict[str, Curves], output: pathlib.Path) -> None:
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     panels = figure.subplots(1, len(modes))
     for panel, (mode, curves) in zip(panels, modes.items(), strict=True):
         for setting, curve in curves.items():
             counts = sorted(curve)
-            shares = [_efficiency(curve, count) for count in counts]
+            shares = [efficiency(curve[1], curve[count]) for count in counts]
             panel.plot(counts, shares, marker="o", label=f"{setting} ({curve[1]['commit']})")
         if mode == "weak":
             panel.plot(*zip(*_AIMS.items(), strict=True), "k_", markersize=24, label="aim")

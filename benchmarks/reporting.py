@@ -8,7 +8,16 @@ import platform
 
 from training.provenance import ROOT, commit
 
-__all__ = ["ROOT", "command_line", "commit", "cpu_name", "lines_to_draw", "origin", "report"]
+__all__ = [
+    "ROOT",
+    "command_line",
+    "commit",
+    "cpu_name",
+    "efficiency",
+    "lines_to_draw",
+    "origin",
+    "report",
+]
 
 _CPU_INFO = pathlib.Path("/proc/cpuinfo")
 
@@ -57,6 +66,14 @@ def report(line: dict[str, object], output: pathlib.Path | None) -> None:
         output.parent.mkdir(parents=True, exist_ok=True)
         with output.open("a") as file:
             file.write(text + "\n")
+
+
+def efficiency(first: dict, other: dict) -> float:
+    """Games a second and device of a line of scaling.py, by those of the first."""
+    one, several = (
+        line["games"] / line["step_milliseconds"] / line["devices"] for line in (first, other)
+    )
+    return several / one
 
 
 def lines_to_draw(description: str | None) -> tuple[list[dict], pathlib.Path | None]:

@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
-from reporting import command_line, origin, report
+from reporting import command_line, efficiency, origin, report
 from throughput import SETTINGS
 
 from training.config import Config
@@ -78,7 +78,7 @@ def main() -> int:
                     "setting": name,
                     "mode": mode,
                     **measured,
-                    "efficiency": _efficiency(first, measured),
+                    "efficiency": round(efficiency(first, measured), 4),
                     "differences": differences,
                     **origin(options.commit),
                 }
@@ -217,14 +217,6 @@ def _median_seconds(function: Callable[[dict], dict], argument: dict) -> float:
         jax.block_until_ready(function(argument))
         times.append(time.perf_counter() - began)
     return statistics.median(times)
-
-
-def _efficiency(first: dict[str, object], measured: dict[str, object]) -> float:
-    """Games a millisecond and device, by those of the first line."""
-    one, several = (
-        line["games"] / line["step_milliseconds"] / line["devices"] for line in (first, measured)
-    )
-    return round(several / one, 4)
 
 
 def _difference(params: dict, reference: dict) -> float:

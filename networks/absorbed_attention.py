@@ -61,7 +61,7 @@ def attend_once(
     if fused:
         seen = _fused(asked, memory.cells, interpret)[:heads]
     else:
-        seen = _mixtures(asked, normalised(memory.cells).astype(dtype))
+        seen = _mixtures(asked, _normalised(memory.cells).astype(dtype))
     seen = (seen * norm["scale"] + norm["bias"]).astype(dtype)
     return jnp.einsum("hc,hdc->hd", seen, of_values)
 
@@ -75,7 +75,7 @@ def fits(width: int, heads: int) -> bool:
     )
 
 
-def normalised(cells: Float[Array, "*M C"]) -> Float32[Array, "*M C"]:
+def _normalised(cells: Float[Array, "*M C"]) -> Float32[Array, "*M C"]:
     """A layer norm without scale and bias."""
     cells = cells.astype(jnp.float32)
     mean = cells.mean(axis=-1, keepdims=True)
@@ -122,7 +122,7 @@ def _kernel(asked, cells, out, *, columns: int) -> None:
 
     def load(step):
         tile = Tile.at(step * columns, columns, cells, None, 0)
-        loaded = normalised(tile.load(cells)).astype(questions.dtype)
+        loaded = _normalised(tile.load(cells)).astype(questions.dtype)
         return scores_of(questions, loaded, tile), loaded
 
     heads.store(out, mixture(load, pl.cdiv(cells.shape[0], columns), questions.shape))
