@@ -52,7 +52,7 @@ class _Walk(NamedTuple):
 
 
 def walk(
-    key: Key[Array, ""], factors: Int8[Array, "R 3 S"], ring: Ring, flips: int
+    key: Key[Array, ""], factors: Int8[Array, "R 3 S"], ring: Ring, flips: int | Int32[Array, ""]
 ) -> tuple[Int8[Array, "R 3 S"], Int32[Array, ""]]:
     """Makes random flips, those first that shorten the factorization, and sometimes one term more.
 

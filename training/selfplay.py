@@ -12,7 +12,7 @@ from search.tree import SearchResult
 from tensorgame.factors import outer_sum
 from tensorgame.game import State
 from tensorgame.symmetries import Basis, change_basis, to_canonical
-from training.best_games import SolvedGame, describe, draw_target, insert
+from training.best_games import NO_GAME, SolvedGame, describe, draw_target, insert
 from training.chains import Opening, follow, sample_opening, walk_on
 from training.config import Config
 from training.replay import PlayedGame, Replay, keep
@@ -320,8 +320,11 @@ def walk_by_flips(config: Config, keys: Key[Array, "B"], best: SolvedGame, kept:
         kept: where the games go.
     """
     walk_keys, follow_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
-    targets, games = jax.vmap(walk_on, in_axes=(None, None, 0, 0))(
-        config, best, kept.chains, walk_keys
+    # There is nothing to walk from before a game is solved, which may take as long as the walks.
+    is_solved = (best.length != NO_GAME).any()
+    flips = jnp.where(is_solved, config.learner.flips, 0)
+    targets, games = jax.vmap(walk_on, in_axes=(None, None, 0, 0, None))(
+        config, best, kept.chains, walk_keys, flips
     )
     bases = jax.tree.map(
         lambda x: jnp.broadcast_to(x, (len(keys), *jnp.shape(x))), config.bases.identity()

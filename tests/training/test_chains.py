@@ -276,7 +276,7 @@ def test_walks_from_the_best_games_solve_the_target_too(ring):
     config = dataclasses.replace(config, learner=dataclasses.replace(config.learner, flips=20))
     actions = schoolbook(config)
     best, nothing = known(config, 8), no_chains(config)
-    step = jax.jit(jax.vmap(lambda key: walk_on(config, best, nothing, key)))
+    step = jax.jit(jax.vmap(lambda key: walk_on(config, best, nothing, key, 20)))
     targets, found = jax.device_get(step(jax.random.split(jax.random.key(0), 100)))
     is_game = found.length != NO_GAME
     np.testing.assert_array_equal(is_game, targets == 1)
@@ -296,6 +296,19 @@ def test_walks_from_the_best_games_solve_the_target_too(ring):
     assert (lengths[:, 0] == NO_GAME).all()
     assert kept.found.moves[1] == lengths[:, 1].min() <= 8
     assert 0.65 < (lengths[:, 1] != NO_GAME).mean() < 0.85, "each place walks for one target"
+
+
+def test_walks_wait_for_the_first_solved_game():
+    """A billion of them would not end."""
+    config = configured("z2", target_weights=(1.0, 3.0))
+    config = dataclasses.replace(config, learner=dataclasses.replace(config.learner, flips=10**9))
+    nothing = no_chains(config)
+    everywhere = jax.tree.map(lambda x: jnp.broadcast_to(x, (4, *x.shape)), nothing)
+    kept = Kept(None, nothing_found(config), no_games(config, 8), everywhere)
+    keys = jax.random.split(jax.random.key(0), 4)
+    kept = jax.jit(lambda best: walk_by_flips(config, keys, best, kept))(kept.best)
+    assert (kept.found.moves > config.max_moves).all()
+    assert (kept.chains.length == NO_GAME).all()
 
 
 def test_games_do_not_go_on_from_games_that_are_not_kept():
