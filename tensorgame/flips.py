@@ -52,7 +52,7 @@ class _Walk(NamedTuple):
 
 
 def walk(
-    key: Key[Array, ""], factors: Int8[Array, "R 3 S"], ring: Ring, flips: int | Int32[Array, ""]
+    key: Key[Array, ""], factors: Int8[Array, "R 3 S"], ring: Ring, flips: int
 ) -> tuple[Int8[Array, "R 3 S"], Int32[Array, ""]]:
     """Makes random flips, those first that shorten the factorization, and sometimes one term more.
 
@@ -88,9 +88,8 @@ def _flip(key: Key[Array, ""], terms: _Terms, ring: Ring, may_grow: Bool[Array, 
     """
     factors, codes, shortens = terms
     plus_key, term_key, other_key, mode_key, scale_key = jax.random.split(key, 5)
-    one = jax.random.randint(term_key, (), 0, len(factors))
-    one = jnp.where(shortens.any(), jnp.argmax(shortens), one)
     exists = _exists(factors)
+    one = _draw(term_key, jnp.where(shortens.any(), shortens, exists))
     common = _common(codes, one)
     # Two terms with two factors in common become one.
     twice = common & (common.sum(axis=1) >= 2)[:, None]
@@ -100,10 +99,7 @@ def _flip(key: Key[Array, ""], terms: _Terms, ring: Ring, may_grow: Bool[Array, 
     grows = may_grow & ~is_shorter & exists[one] & ~exists.all()
     grows &= jax.random.bernoulli(plus_key, _PLUS)
     among = jnp.where(grows, others[:, None], jnp.where(is_shorter, twice, common)).ravel()
-    # One is added to a random order of them, so that it is positive.
-    order = jax.random.bits(other_key, among.shape, jnp.uint32) >> 1
-    place = jnp.argmax(jnp.where(among, order + 1, 0))
-    other, mode = jnp.divmod(place, 3)
+    other, mode = jnp.divmod(_draw(other_key, among), 3)
     second = (mode + 1 + jax.random.randint(mode_key, (), 0, 2)) % 3
     # Of the other two modes the one that they have in common too.
     after, last = (mode + 1) % 3, (mode + 2) % 3
@@ -129,6 +125,13 @@ def _flip(key: Key[Array, ""], terms: _Terms, ring: Ring, may_grow: Bool[Array, 
     can_be_shorter = [(_common(codes, x).sum(axis=1) >= 2).any() for x in (one, other, free)]
     shortens = shortens.at[one].set(False).at[places].set(jnp.stack(can_be_shorter), mode="drop")
     return _Terms(factors, codes, shortens)
+
+
+def _draw(key: Key[Array, ""], among: Bool[Array, "N"]) -> Int32[Array, ""]:
+    """One of them by random, the first place if there is none."""
+    # One is added to a random order of the places, so that it is positive.
+    order = jax.random.bits(key, among.shape, jnp.uint32) >> 1
+    return jnp.argmax(jnp.where(among, order + 1, 0))
 
 
 def common_factors(factors: Int8[Array, "R 3 S"], ring: Ring) -> Bool[Array, "3 R R"]:

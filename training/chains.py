@@ -146,11 +146,7 @@ def sample_opening(
 
 
 def walk_on(
-    config: Config,
-    best: SolvedGame,
-    chains: SolvedGame,
-    key: Key[Array, ""],
-    flips: Int32[Array, ""],
+    config: Config, best: SolvedGame, chains: SolvedGame, key: Key[Array, ""]
 ) -> tuple[Int32[Array, ""], SolvedGame]:
     """What a random walk by flips makes of the game of ONE place: its target and the new game.
 
@@ -162,13 +158,12 @@ def walk_on(
         best: the best games of the run, (N, M).
         chains: the games of the place, (N,).
         key: consumed.
-        flips: how many are tried.
     """
     target_key, game_key, walk_key = jax.random.split(key, 3)
     target = draw_target(config, target_key)
     game = _game_of(config, best, chains, target, game_key)
     allowed = (game.length != NO_GAME) & config.ring.allows(game.factors).all()
-    factors, length = walk(walk_key, game.factors, config.ring, flips)
+    factors, length = walk(walk_key, game.factors, config.ring, config.learner.flips)
     return target, describe(config, factors, config.bases.identity(), length, allowed)
 
 

@@ -313,18 +313,26 @@ def _keep(
 def walk_by_flips(config: Config, keys: Key[Array, "B"], best: SolvedGame, kept: Kept) -> Kept:
     """Walks on in the chains of B places by flips; what they find is kept too.
 
+    Before a game is solved there is nothing to walk from, and play goes on without waiting.
+
     Args:
         config: the run's.
         keys: consumed.
         best: the best games before this step, (N, M), the same on all devices.
         kept: where the games go.
     """
+    # A number of flips that is known only now would make a loop that asks the host in each of them.
+    return jax.lax.cond(
+        (best.length != NO_GAME).any(),
+        lambda: _walk_by_flips(config, keys, best, kept),
+        lambda: kept,
+    )
+
+
+def _walk_by_flips(config: Config, keys: Key[Array, "B"], best: SolvedGame, kept: Kept) -> Kept:
     walk_keys, follow_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
-    # There is nothing to walk from before a game is solved, which may take as long as the walks.
-    is_solved = (best.length != NO_GAME).any()
-    flips = jnp.where(is_solved, config.learner.flips, 0)
-    targets, games = jax.vmap(walk_on, in_axes=(None, None, 0, 0, None))(
-        config, best, kept.chains, walk_keys, flips
+    targets, games = jax.vmap(walk_on, in_axes=(None, None, 0, 0))(
+        config, best, kept.chains, walk_keys
     )
     bases = jax.tree.map(
         lambda x: jnp.broadcast_to(x, (len(keys), *jnp.shape(x))), config.bases.identity()

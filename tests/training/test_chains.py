@@ -276,7 +276,7 @@ def test_walks_from_the_best_games_solve_the_target_too(ring):
     config = dataclasses.replace(config, learner=dataclasses.replace(config.learner, flips=20))
     actions = schoolbook(config)
     best, nothing = known(config, 8), no_chains(config)
-    step = jax.jit(jax.vmap(lambda key: walk_on(config, best, nothing, key, 20)))
+    step = jax.jit(jax.vmap(lambda key: walk_on(config, best, nothing, key)))
     targets, found = jax.device_get(step(jax.random.split(jax.random.key(0), 100)))
     is_game = found.length != NO_GAME
     np.testing.assert_array_equal(is_game, targets == 1)
