@@ -7,6 +7,9 @@ Chains begin at the schoolbook, modulo 2. In each round some moves of each are t
 that plays them again. A chain that is longer than the shortest goes on from one of the shortest now
 and then. This is no agent: it says what one that sees short ends would reach. One JSON line a
 target and seed, with the moves of all chains together until each rank is there.
+
+With `--left 0` nothing is taken back and the flips are among all moves, as with
+`--learner.flips`; the lines count flips then.
 """
 
 import argparse
@@ -29,8 +32,10 @@ def main() -> None:
     parser.add_argument("--targets", nargs="+", default=["matmul:2,3,3"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--chains", type=int, default=256, help="chains (256)")
-    parser.add_argument("--left", type=int, default=8, help="most moves taken back, 2 or more (8)")
-    parser.add_argument("--flips", type=int, default=30, help="flips that play them again (30)")
+    parser.add_argument(
+        "--left", type=int, default=8, help="most moves taken back, 2 or more, or 0 for none (8)"
+    )
+    parser.add_argument("--flips", type=int, default=30, help="flips of a chain in a round (30)")
     parser.add_argument(
         "--migration",
         type=float,
@@ -42,8 +47,9 @@ def main() -> None:
     options = parser.parse_args()
     for name in options.targets:
         for seed in options.seeds:
-            moves = _simulate(targets.parse(name), seed, options)
-            line = {"target": name, "seed": seed, "moves_to_rank": moves}
+            counted = "moves_to_rank" if options.left else "flips_to_rank"
+            made = _simulate(targets.parse(name), seed, options)
+            line = {"target": name, "seed": seed, counted: made}
             settings = {
                 key: getattr(options, key) for key in ("chains", "left", "flips", "migration")
             }
@@ -51,7 +57,7 @@ def main() -> None:
 
 
 def _simulate(target: targets.Target, seed: int, options: argparse.Namespace) -> dict[int, int]:
-    """The moves that all chains had made when the first of them came to each rank."""
+    """The moves, or flips, that all chains had made when the first of them came to each rank."""
     factors = schoolbooks(target, options.chains)
     wanted = target.known(Z2.name).rank
 
@@ -65,8 +71,8 @@ def _simulate(target: targets.Target, seed: int, options: argparse.Namespace) ->
     moves, ends = 0, time.monotonic() + options.seconds
     random = np.random.default_rng(seed)
     while min(reached, default=wanted + 1) > wanted and time.monotonic() < ends:
-        factors, left = play(jax.random.key(random.integers(2**32)), factors)
-        moves += int(left.sum())
+        factors, made = play(jax.random.key(random.integers(2**32)), factors)
+        moves += int(made.sum())
         lengths = np.asarray((factors != 0).any(axis=(2, 3)).sum(axis=1))
         shortest = lengths.min()
         reached.setdefault(int(shortest), moves)
@@ -79,7 +85,12 @@ def _simulate(target: targets.Target, seed: int, options: argparse.Namespace) ->
 def _play(
     key: jax.Array, factors: jax.Array, options: argparse.Namespace
 ) -> tuple[jax.Array, jax.Array]:
-    """Takes back some moves of ONE chain and plays them again: the chain, and their number."""
+    """Takes back some moves of ONE chain and plays them again: the chain, and their number.
+
+    If none are taken back it is a walk in the whole chain, and the number is that of its flips.
+    """
+    if not options.left:
+        return walk(key, factors, Z2, options.flips)[0], jnp.asarray(options.flips)
     back_key, walk_key = jax.random.split(key)
     kept, end, left = take_back(back_key, factors, options.left)
     again, _ = walk(walk_key, end, Z2, options.flips)
