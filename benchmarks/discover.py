@@ -11,7 +11,6 @@ reached the rank wanted, 1 otherwise.
 
 import argparse
 import importlib.metadata
-import itertools
 import json
 import os
 import pathlib
@@ -201,7 +200,8 @@ def _outcomes(agent: Agent, copies: pathlib.Path | None) -> Iterator[dict[str, o
             "seconds_to_rank": {f"{r['rank']} {r['ring']}": r["seconds"] for r in saved},
             "steps_to_rank": {f"{r['rank']} {r['ring']}": r["step"] for r in saved},
             "solved_shares": _solved_shares(metrics, name),
-            "compile_seconds": _compile_seconds(metrics),
+            # Of all processes that the run has been.
+            "compile_seconds": last.get("compile_seconds"),
             "run_seconds": last.get("seconds"),
             "steps": last.get("step"),
             "games": last.get("total_games"),
@@ -209,14 +209,6 @@ def _outcomes(agent: Agent, copies: pathlib.Path | None) -> Iterator[dict[str, o
             # Raises if the algorithm is wrong.
             "proof": found and found.check(),
         }
-
-
-def _compile_seconds(metrics: list[dict]) -> float | None:
-    """Of all processes that a run has been, each of which has compiled its step once."""
-    each = [
-        seconds for seconds, _ in itertools.groupby(line["compile_seconds"] for line in metrics)
-    ]
-    return round(sum(each), 3) if each else None
 
 
 def _solved_shares(metrics: list[dict], target: str) -> list[float | None]:

@@ -1,7 +1,7 @@
 """python train.py --config tpu_configs/h200_1_flips.py
 
 Hardware: one NVIDIA H200 (141 GB).
-Expected time: 9 minutes, 100 to 200 s of them to compile.
+Expected time: 10 minutes, 100 s of them to compile; run once.
 Result: <4,4,4> with 49 products over Z_2, lifted to the integers (docs/discovery.md). Walks by
 flips shorten the first games that the agent solves, so this is not pure self-play.
 """
