@@ -2,7 +2,7 @@
 
     python benchmarks/chains.py --targets matmul:2,3,3 matmul:3,3,3 --seeds 0 1 2
 
-Chains begin at the schoolbook, modulo 2. In each round some moves of each are taken back as in play
+Chains begin at the schoolbook. In each round some moves of each are taken back as in play
 (`training.chains`), and random flips among these alone, which may shorten them, stand for an agent
 that plays them again. A chain that is longer than the shortest goes on from one of the shortest now
 and then. This is no agent: it says what one that sees short ends would reach. One JSON line a
@@ -20,9 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 from reporting import command_line, origin, report
 
-from tensorgame import targets
+from tensorgame import rings, targets
 from tensorgame.flips import walk
-from tensorgame.rings import Z2
+from tensorgame.rings import Ring
 from training.chains import related_last
 
 
@@ -30,6 +30,7 @@ def main() -> None:
     """Runs the command line."""
     parser = command_line(__doc__)
     parser.add_argument("--targets", nargs="+", default=["matmul:2,3,3"])
+    parser.add_argument("--ring", default="z2", help="as game.ring of train.py (z2)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--chains", type=int, default=256, help="chains (256)")
     parser.add_argument(
@@ -48,22 +49,25 @@ def main() -> None:
     for name in options.targets:
         for seed in options.seeds:
             counted = "moves_to_rank" if options.left else "flips_to_rank"
-            made = _simulate(targets.parse(name), seed, options)
-            line = {"target": name, "seed": seed, counted: made}
+            ring = rings.parse(options.ring, (-1, 0, 1))
+            made = _simulate(targets.parse(name), ring, seed, options)
+            line = {"target": name, "ring": options.ring, "seed": seed, counted: made}
             settings = {
                 key: getattr(options, key) for key in ("chains", "left", "flips", "migration")
             }
             report({**line, **settings, **origin(options.commit)}, options.output)
 
 
-def _simulate(target: targets.Target, seed: int, options: argparse.Namespace) -> dict[int, int]:
+def _simulate(
+    target: targets.Target, ring: Ring, seed: int, options: argparse.Namespace
+) -> dict[int, int]:
     """The moves, or flips, that all chains had made when the first of them came to each rank."""
-    factors = schoolbooks(target, options.chains)
-    wanted = target.known(Z2.name).rank
+    factors = schoolbooks(target, ring, options.chains)
+    wanted = target.known(ring.name).rank
 
     @jax.jit
     def play(key: jax.Array, factors: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return jax.vmap(lambda key, chain: _play(key, chain, options))(
+        return jax.vmap(lambda key, chain: _play(key, chain, ring, options))(
             jax.random.split(key, options.chains), factors
         )
 
@@ -83,29 +87,32 @@ def _simulate(target: targets.Target, seed: int, options: argparse.Namespace) ->
 
 
 def _play(
-    key: jax.Array, factors: jax.Array, options: argparse.Namespace
+    key: jax.Array, factors: jax.Array, ring: Ring, options: argparse.Namespace
 ) -> tuple[jax.Array, jax.Array]:
     """Takes back some moves of ONE chain and plays them again: the chain, and their number.
 
     If none are taken back it is a walk in the whole chain, and the number is that of its flips.
     """
     if not options.left:
-        return walk(key, factors, Z2, options.flips)[0], jnp.asarray(options.flips)
+        return walk(key, factors, ring, options.flips)[0], jnp.asarray(options.flips)
     back_key, walk_key = jax.random.split(key)
-    kept, end, left = take_back(back_key, factors, options.left)
-    again, _ = walk(walk_key, end, Z2, options.flips)
+    kept, end, left = take_back(back_key, factors, ring, options.left)
+    again, _ = walk(walk_key, end, ring, options.flips)
     # Those that were played again come first.
     return kept + jnp.roll(again, -left, axis=0), left
 
 
-def schoolbooks(target: targets.Target, count: int) -> jax.Array:
+def schoolbooks(target: targets.Target, ring: Ring, count: int) -> jax.Array:
     """The products of the definition of a target, so many times: (count, R, 3, S), int8."""
-    products = np.eye(target.side, dtype=np.int8)[np.argwhere(target.padded(target.side))]
-    return jnp.broadcast_to(jnp.asarray(products), (count, *products.shape))
+    tensor = target.padded(target.side)
+    products = np.eye(target.side, dtype=np.int8)[np.argwhere(tensor)]
+    products[:, 2] *= tensor[tensor != 0][:, None].astype(np.int8)
+    products = ring.reduce(jnp.asarray(products))
+    return jnp.broadcast_to(products, (count, *products.shape))
 
 
 def take_back(
-    key: jax.Array, factors: jax.Array, most: int
+    key: jax.Array, factors: jax.Array, ring: Ring, most: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The moves of ONE solved game that stay, those that are taken back, and how many these are.
 
@@ -114,7 +121,7 @@ def take_back(
     """
     left_key, order_key = jax.random.split(key)
     left = jax.random.randint(left_key, (), 2, most + 1)
-    ordered = factors[related_last(order_key, factors, Z2, most)]
+    ordered = factors[related_last(order_key, factors, ring, most)]
     is_left = (jnp.arange(len(factors)) >= len(factors) - left)[:, None, None]
     return jnp.where(is_left, 0, ordered), jnp.where(is_left, ordered, 0), left
 

@@ -130,7 +130,7 @@ def _short_ends(target: targets.Target, options: argparse.Namespace) -> _Ends:
     def shorten(key: jax.Array) -> tuple[jax.Array, ...]:
         def one(key: jax.Array) -> tuple[jax.Array, ...]:
             game_key, back_key, walk_key = jax.random.split(key, 3)
-            _, end, left = take_back(back_key, jax.random.choice(game_key, games), _MOST_LEFT)
+            _, end, left = take_back(back_key, jax.random.choice(game_key, games), Z2, _MOST_LEFT)
             return end, left, walk(walk_key, end, Z2, _END_FLIPS)[1]
 
         return jax.vmap(one)(jax.random.split(key, _TRIED))
@@ -148,7 +148,7 @@ def _short_ends(target: targets.Target, options: argparse.Namespace) -> _Ends:
 
 def _games(target: targets.Target, rank: int) -> jax.Array:
     """Games of that length, (N, R, 3, S), by flips from the schoolbook."""
-    start = schoolbooks(target, _CHAINS)
+    start = schoolbooks(target, Z2, _CHAINS)
     go_on = jax.jit(jax.vmap(lambda key, factors: walk(key, factors, Z2, _FLIPS)))
     chains, games = start, []
     for number in range(_ROUNDS):

@@ -39,6 +39,8 @@ from training.config import Config
 
 # Share of the times that a place with one of the shortest games follows a game that is one longer.
 _LONGER = 1 / 8
+# Bases over Z that are drawn for an end. One of 2 to 4 dense moves fits into one of four to six.
+_TRIES = 8
 # Against a factor in common, which counts one.
 _RELATED_NOISE = 0.75
 
@@ -112,8 +114,9 @@ def sample_opening(
     `Config.continued_bases`, with a random number of moves left: at least 2, where it has as many,
     and at most `SelfPlayConfig.continued_moves`. These are moves that have factors in common with
     each other, as far as there are such: what they add up to is the likeliest to be a sum of other
-    products, or of fewer. Over Z they may not fit into the basis drawn, and are left in the
-    canonical one; the others need not, as nobody plays them. There is no position without a game.
+    products, or of fewer. Over Z they may not fit into a basis; then others are drawn, and where
+    none fits the game is left in the canonical one. The other moves need not fit, as nobody plays
+    them. There is no position without a game.
 
     Args:
         config: the run's.
@@ -133,12 +136,18 @@ def sample_opening(
         related_last(order_key, game.factors, config.ring, config.selfplay.continued_moves), length
     )
     is_left = jnp.arange(len(order)) >= length - left
-    drawn = draw_basis(config, config.continued_bases, target, look_key)
-    seen, fits, has_room = seen_in(config, game, drawn)
-    is_shown = has_room & (fits[order] | ~is_left).all()
+
+    def look(key: Key[Array, ""]) -> tuple[Basis, Int32[Array, "R 3 S"], Bool[Array, ""]]:
+        drawn = draw_basis(config, config.continued_bases, target, key)
+        seen, fits, has_room = seen_in(config, game, drawn)
+        return drawn, seen, has_room & (fits[order] | ~is_left).all()
+
+    tries = 1 if config.ring.modulus else _TRIES
+    *views, are_shown = jax.vmap(look)(jax.random.split(look_key, tries))
+    is_shown, first = are_shown.any(), jnp.argmax(are_shown)
     basis, actions = jax.tree.map(
-        lambda new, old: jnp.where(is_shown, new, old),
-        (drawn, seen),
+        lambda new, old: jnp.where(is_shown, new[first], old),
+        tuple(views),
         (config.bases.identity(), game.factors.astype(jnp.int32)),
     )
     opening = Opening(target, basis, actions[order].astype(jnp.int8), length - left, length)

@@ -183,7 +183,7 @@ def test_what_is_left_of_a_best_game_to_play_again_are_products_that_share_facto
 
 
 def test_only_what_is_left_to_play_has_to_fit_into_a_basis():
-    selfplay = SelfPlayConfig(continued_share=1.0, continued_moves=2, continued_basis_density=0.3)
+    selfplay = SelfPlayConfig(continued_share=1.0, continued_moves=2, continued_basis_density=0.7)
     config = dataclasses.replace(configured("z"), selfplay=selfplay)
     best, chains = known(config, 8), no_chains(config)
     draw = jax.jit(jax.vmap(lambda key: sample_opening(config, best, chains, key)))
@@ -193,9 +193,9 @@ def test_only_what_is_left_to_play_has_to_fit_into_a_basis():
     starts = jax.vmap(change_basis, (None, 0, None))(target, openings.basis, config.ring)
     whole = np.isin(openings.actions, config.ring.coefficients).all(axis=(1, 2, 3))
     assert (possible & ~whole).any()
-    # Where these do not fit either the canonical basis is there, which no other draw gives.
+    # Where these fit into no basis drawn the canonical one is there, which no other draw gives.
     is_canonical = (openings.basis.matrices == np.eye(config.side)).all(axis=(1, 2, 3))
-    assert 0.1 < is_canonical[possible].mean() < 0.4
+    assert 0.2 < is_canonical[possible].mean() < 0.4, "with a single draw it is 84 %"
     for i in np.flatnonzero(possible):
         actions = openings.actions[i]
         np.testing.assert_array_equal(total(config, actions), starts[i])
