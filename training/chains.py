@@ -39,7 +39,7 @@ from training.config import Config
 
 # Share of the times that a place with one of the shortest games follows a game that is one longer.
 _LONGER = 1 / 8
-# Bases over Z that are drawn for an end. One of 2 to 4 dense moves fits into one of four to six.
+# Bases over Z that are drawn for an end. One of dense moves fits into one of four sparse bases.
 _TRIES = 8
 # Against a factor in common, which counts one.
 _RELATED_NOISE = 0.75
