@@ -46,10 +46,15 @@ def main() -> None:
     )
     parser.add_argument("--seconds", type=float, default=60.0, help="of a target and seed (60)")
     options = parser.parse_args()
+    if options.left == 1:
+        parser.error("--left is 1; take back up to 2 or more moves, or 0 to walk in whole chains")
+    try:
+        ring = rings.parse(options.ring, (-1, 0, 1))
+    except ValueError as error:
+        parser.error(str(error))
     for name in options.targets:
         for seed in options.seeds:
             counted = "moves_to_rank" if options.left else "flips_to_rank"
-            ring = rings.parse(options.ring, (-1, 0, 1))
             made = _simulate(targets.parse(name), ring, seed, options)
             line = {"target": name, "ring": options.ring, "seed": seed, counted: made}
             settings = {

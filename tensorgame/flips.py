@@ -96,7 +96,7 @@ def _flip(key: Key[Array, ""], terms: _Terms, ring: Ring, may_grow: Bool[Array, 
     is_shorter = twice.any()
     # With any other term that has no factor in common it is three terms that come of two.
     others = exists & (jnp.arange(len(factors)) != one)
-    grows = may_grow & ~is_shorter & exists[one] & ~exists.all()
+    grows = may_grow & ~is_shorter & ~exists.all()
     grows &= jax.random.bernoulli(plus_key, _PLUS)
     among = jnp.where(grows, others[:, None], jnp.where(is_shorter, twice, common)).ravel()
     other, mode = jnp.divmod(_draw(other_key, among), 3)

@@ -143,11 +143,11 @@ def sample_opening(
         return drawn, seen, has_room & (fits[order] | ~is_left).all()
 
     tries = 1 if config.ring.modulus else _TRIES
-    *views, are_shown = jax.vmap(look)(jax.random.split(look_key, tries))
+    drawn, seen, are_shown = jax.vmap(look)(jax.random.split(look_key, tries))
     is_shown, first = are_shown.any(), jnp.argmax(are_shown)
     basis, actions = jax.tree.map(
         lambda new, old: jnp.where(is_shown, new[first], old),
-        tuple(views),
+        (drawn, seen),
         (config.bases.identity(), game.factors.astype(jnp.int32)),
     )
     opening = Opening(target, basis, actions[order].astype(jnp.int8), length - left, length)
