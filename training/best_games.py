@@ -196,8 +196,8 @@ def shown_in(config: Config, game: SolvedGame, basis: Basis) -> Int8[Array, "R 3
 
 def seen_in(
     config: Config, game: SolvedGame, basis: Basis
-) -> tuple[Int32[Array, "R 3 S"], Bool[Array, "R"], Bool[Array, ""]]:
-    """The moves of ``game`` in ``basis``, which of them fit there, and whether there is room.
+) -> tuple[Int32[Array, "R 3 S"], Bool[Array, "R 3"], Bool[Array, ""]]:
+    """The moves of ``game`` in ``basis``, which factors fit there, and whether there is room.
 
     Over Z moves may leave the ring's coefficients, -1, 0 and 1 mostly, and the tensor's entries
     might overflow. The moves are canonical and in any case solve the target in that basis.
@@ -205,7 +205,7 @@ def seen_in(
     ring = config.ring
     actions = from_canonical(game.factors, basis, ring)
     actions = jax.vmap(canonicalize, in_axes=(0, None))(actions, ring)
-    fits = ring.allows(actions).all(axis=(1, 2))
+    fits = ring.allows(actions).all(axis=-1)
     start = ring.reduce(outer_sum(actions))
     has_room = jnp.abs(start).max() <= config.rules.largest_start
     return actions, fits, has_room & (jnp.abs(actions).max() <= _INT8_MAX)

@@ -39,7 +39,7 @@ from training.config import Config
 
 # Share of the times that a place with one of the shortest games follows a game that is one longer.
 _LONGER = 1 / 8
-# Bases over Z that are drawn for an end. One of dense moves fits into one of four sparse bases.
+# Matrices over Z that are drawn for a mode of an end, of which the first that fits is taken.
 _TRIES = 8
 # Against a factor in common, which counts one.
 _RELATED_NOISE = 0.75
@@ -114,9 +114,8 @@ def sample_opening(
     `Config.continued_bases`, with a random number of moves left: at least 2, where it has as many,
     and at most `SelfPlayConfig.continued_moves`. These are moves that have factors in common with
     each other, as far as there are such: what they add up to is the likeliest to be a sum of other
-    products, or of fewer. Over Z they may not fit into a basis; then others are drawn, and where
-    none fits the game is left in the canonical one. The other moves need not fit, as nobody plays
-    them. There is no position without a game.
+    products, or of fewer. Over Z they have to fit into the basis; the other moves need not, as nobody
+    plays them. There is no position without a game.
 
     Args:
         config: the run's.
@@ -135,23 +134,45 @@ def sample_opening(
     order = jnp.roll(
         related_last(order_key, game.factors, config.ring, config.selfplay.continued_moves), length
     )
-    is_left = jnp.arange(len(order)) >= length - left
-
-    def look(key: Key[Array, ""]) -> tuple[Basis, Int32[Array, "R 3 S"], Bool[Array, ""]]:
-        drawn = draw_basis(config, config.continued_bases, target, key)
-        seen, fits, has_room = seen_in(config, game, drawn)
-        return drawn, seen, has_room & (fits[order] | ~is_left).all()
-
-    tries = 1 if config.ring.modulus else _TRIES
-    drawn, seen, are_shown = jax.vmap(look)(jax.random.split(look_key, tries))
-    is_shown, first = are_shown.any(), jnp.argmax(are_shown)
+    is_left = jnp.zeros(len(order), bool).at[order].set(jnp.arange(len(order)) >= length - left)
+    basis = _basis_for(config, game, target, look_key, is_left)
+    actions, fits, has_room = seen_in(config, game, basis)
+    is_shown = has_room & (fits.all(axis=1) | ~is_left).all()
     basis, actions = jax.tree.map(
-        lambda new, old: jnp.where(is_shown, new[first], old),
-        (drawn, seen),
+        lambda new, old: jnp.where(is_shown, new, old),
+        (basis, actions),
         (config.bases.identity(), game.factors.astype(jnp.int32)),
     )
     opening = Opening(target, basis, actions[order].astype(jnp.int8), length - left, length)
     return opening, exists & (is_shown | config.ring.allows(game.factors).all())
+
+
+def _basis_for(
+    config: Config,
+    game: SolvedGame,
+    target: Int32[Array, ""],
+    key: Key[Array, ""],
+    is_left: Bool[Array, "R"],
+) -> Basis:
+    """A random basis of `Config.continued_bases`; over Z one into which the moves left may fit.
+
+    Modes have a matrix each then: the first of a few that fits, the identity if none does.
+    """
+    if config.ring.modulus:
+        return draw_basis(config, config.continued_bases, target, key)
+
+    def look(key: Key[Array, ""]) -> tuple[Basis, Bool[Array, "3"]]:
+        drawn = draw_basis(config, config.continued_bases, target, key)
+        _, fits, _ = seen_in(config, game, drawn)
+        return drawn, (fits | ~is_left[:, None]).all(axis=0)
+
+    drawn, fits = jax.vmap(look)(jax.random.split(key, _TRIES))
+    first, modes = jnp.argmax(fits, axis=0), jnp.arange(3)
+    return jax.tree.map(
+        lambda new, old: jnp.where(fits.any(axis=0)[:, None, None], new[first, modes], old),
+        drawn,
+        config.bases.identity(),
+    )
 
 
 def walk_on(

@@ -103,7 +103,8 @@ class SelfPlayConfig:
     continued_basis_density: float = 0.0
     """Non-zero share off the diagonals of the triangular factors of continued games' bases; 0 for
     bases as in other games. In dense ones, at 0.5, no algorithm looks sparser than another, and
-    chains do not stay near the schoolbook's. Over z few games fit into these."""
+    chains do not stay near the schoolbook's. Over z few games fit into these, more with coefficients
+    -2 -1 0 1 2."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -264,11 +265,17 @@ class Config:
 
     @property
     def continued_bases(self) -> BasisSampler:
-        """Of games that go on from the middle of another one."""
+        """Of games that go on from the middle of another one.
+
+        Over Z modes have a matrix each, as they fit or not each by itself.
+        """
+        bases = dataclasses.replace(
+            self.bases, shared=self.game.shared_basis and bool(self.ring.modulus)
+        )
         density = self.selfplay.continued_basis_density
         if not density:
-            return self.bases
-        return dataclasses.replace(self.bases, density=density, varied=False, canonical=0.0)
+            return bases
+        return dataclasses.replace(bases, density=density, varied=False, canonical=0.0)
 
     @property
     def permutations(self) -> SignedPermutation | None:

@@ -237,7 +237,7 @@ def test_a_game_seen_in_a_basis_solves_the_target_in_it_or_stays_as_it_was(
     assert np.isin(actions[right], config.ring.coefficients).all()
     assert (actions[~right] == game.actions).all()
     assert has_room.all()
-    np.testing.assert_array_equal(fits.all(axis=1), right)
+    np.testing.assert_array_equal(fits.all(axis=(1, 2)), right)
     for each, start in zip(seen, starts, strict=True):
         np.testing.assert_array_equal(total(config, each), start)
 
