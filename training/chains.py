@@ -114,8 +114,8 @@ def sample_opening(
     `Config.continued_bases`, with a random number of moves left: at least 2, where it has as many,
     and at most `SelfPlayConfig.continued_moves`. These are moves that have factors in common with
     each other, as far as there are such: what they add up to is the likeliest to be a sum of other
-    products, or of fewer. Over Z they have to fit into the basis; the other moves need not, as nobody
-    plays them. There is no position without a game.
+    products, or of fewer. Over Z they have to fit into the basis; the other moves need not, as
+    nobody plays them. There is no position without a game.
 
     Args:
         config: the run's.

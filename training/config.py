@@ -103,8 +103,7 @@ class SelfPlayConfig:
     continued_basis_density: float = 0.0
     """Non-zero share off the diagonals of the triangular factors of continued games' bases; 0 for
     bases as in other games. In dense ones, at 0.5, no algorithm looks sparser than another, and
-    chains do not stay near the schoolbook's. Over z few games fit into these, more with coefficients
-    -2 -1 0 1 2."""
+    chains do not stay near the schoolbook's. Over z few fit, more with coefficients to 2."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
