@@ -54,9 +54,15 @@ def main() -> None:
         parser.error(str(error))
     for name in options.targets:
         for seed in options.seeds:
-            counted = "moves_to_rank" if options.left else "flips_to_rank"
-            made = _simulate(targets.parse(name), ring, seed, options)
-            line = {"target": name, "ring": options.ring, "seed": seed, counted: made}
+            counted = "moves" if options.left else "flips"
+            made, speed = _simulate(targets.parse(name), ring, seed, options)
+            line = {
+                "target": name,
+                "ring": options.ring,
+                "seed": seed,
+                f"{counted}_to_rank": made,
+                f"{counted}_per_second": speed and round(speed),
+            }
             settings = {
                 key: getattr(options, key) for key in ("chains", "left", "flips", "migration")
             }
@@ -65,8 +71,11 @@ def main() -> None:
 
 def _simulate(
     target: targets.Target, ring: Ring, seed: int, options: argparse.Namespace
-) -> dict[int, int]:
-    """The moves, or flips, that all chains had made when the first of them came to each rank."""
+) -> tuple[dict[int, int], float | None]:
+    """The moves, or flips, that all chains had made when the first of them came to each rank.
+
+    And how many they make in a second, once that is compiled; None if they made one round.
+    """
     factors = schoolbooks(target, ring, options.chains)
     wanted = target.known(ring.name).rank
 
@@ -78,17 +87,20 @@ def _simulate(
 
     reached: dict[int, int] = {}
     moves, ends = 0, time.monotonic() + options.seconds
+    first, began = 0, time.monotonic()
     random = np.random.default_rng(seed)
     while min(reached, default=wanted + 1) > wanted and time.monotonic() < ends:
         factors, made = play(jax.random.key(random.integers(2**32)), factors)
-        moves += int(made.sum())
+        moves += int(np.asarray(made, np.int64).sum())
+        if not reached:
+            first, began = moves, time.monotonic()
         lengths = np.asarray((factors != 0).any(axis=(2, 3)).sum(axis=1))
         shortest = lengths.min()
         reached.setdefault(int(shortest), moves)
         goes = (lengths > shortest) & (random.random(options.chains) < options.migration)
         others = random.choice(np.flatnonzero(lengths == shortest), options.chains)
         factors = factors[np.where(goes, others, np.arange(options.chains))]
-    return reached
+    return reached, (moves - first) / (time.monotonic() - began) or None
 
 
 def _play(

@@ -22,11 +22,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int8, Int32, Key
 
+from tensorgame import binary_flips
 from tensorgame.factors import ActionSpace, canonicalize, leading_units
 from tensorgame.rings import Ring
-
-# Share of the steps that make two terms three while there are no more of them than at the start.
-_PLUS = 1 / 64
 
 
 class _Terms(NamedTuple):
@@ -66,6 +64,19 @@ def walk(
         The last of the shortest factorizations on the way, canonical actions (R, 3, S) with the
         same sum, terms first, and its number of terms.
     """
+    rows, _, side = factors.shape
+    if ring.modulus == 2 and side <= binary_flips.MOST_ENTRIES and rows <= binary_flips.MOST_TERMS:
+        best = binary_flips.walk(key, factors, flips)
+    else:
+        best = _walk(key, factors, ring, flips)
+    exists = _exists(best)
+    return best[jnp.argsort(jnp.logical_not(exists), stable=True)], exists.sum()
+
+
+def _walk(
+    key: Key[Array, ""], factors: Int8[Array, "R 3 S"], ring: Ring, flips: int
+) -> Int8[Array, "R 3 S"]:
+    """The last of the shortest factorizations on the way, terms in any rows."""
 
     def step(index: jax.Array, so_far: _Walk) -> _Walk:
         is_shortest = _exists(so_far.terms.factors).sum() <= so_far.length
@@ -76,9 +87,7 @@ def walk(
 
     shortens = (common_factors(factors, ring).sum(axis=0) >= 2).any(axis=1)
     start = _Terms(factors, _codes(factors, ring), shortens)
-    end = jax.lax.fori_loop(0, flips, step, _Walk(start, factors, _exists(factors).sum()))
-    order = jnp.argsort(jnp.logical_not(_exists(end.best)), stable=True)
-    return end.best[order], end.length
+    return jax.lax.fori_loop(0, flips, step, _Walk(start, factors, _exists(factors).sum())).best
 
 
 def _flip(key: Key[Array, ""], terms: _Terms, ring: Ring, may_grow: Bool[Array, ""]) -> _Terms:
@@ -97,7 +106,7 @@ def _flip(key: Key[Array, ""], terms: _Terms, ring: Ring, may_grow: Bool[Array, 
     # With any other term that has no factor in common it is three terms that come of two.
     others = exists & (jnp.arange(len(factors)) != one)
     grows = may_grow & ~is_shorter & ~exists.all()
-    grows &= jax.random.bernoulli(plus_key, _PLUS)
+    grows &= jax.random.bernoulli(plus_key, 1 / binary_flips.PLUS)
     among = jnp.where(grows, others[:, None], jnp.where(is_shorter, twice, common)).ravel()
     other, mode = jnp.divmod(_draw(other_key, among), 3)
     second = (mode + 1 + jax.random.randint(mode_key, (), 0, 2)) % 3
