@@ -2,7 +2,7 @@
 
     python benchmarks/plot_scaling.py benchmarks/results/scaling_h200.jsonl --output scaling.png
 
-A curve is a setting's lines of the commit that was measured last on one device and more.
+A point of a setting's curve is the commit that was measured last on so many devices and on one.
 """
 
 import pathlib
@@ -20,8 +20,8 @@ _TITLES = {
     "strong": "Strong scaling: as much work in all",
 }
 
-# By setting, lines by devices.
-Curves = dict[str, dict[int, dict]]
+# By setting, by devices: the line, and that of one device at the same commit.
+Curves = dict[str, dict[int, tuple[dict, dict]]]
 
 
 def main() -> None:
@@ -33,11 +33,11 @@ def main() -> None:
         print("| setting | commit | devices | games | step | evaluations/s | efficiency |")
         print("|---|---|---|---|---|---|---|")
         for setting, curve in curves.items():
-            for devices, line in sorted(curve.items()):
+            for devices, (line, one) in sorted(curve.items()):
                 print(
                     f"| {setting} | {line['commit']} | {devices} | {line['games']} | "
                     f"{line['step_milliseconds']:.1f} ms | {line['evaluations_per_second']:,} | "
-                    f"{efficiency(curve[1], line):.1%} |"
+                    f"{efficiency(one, line):.1%} |"
                 )
         print()
     if output:
@@ -48,7 +48,12 @@ def _curves(lines: Iterable[dict]) -> Curves:
     by_commit: dict[tuple[str, str], dict[int, dict]] = defaultdict(dict)
     for line in lines:
         by_commit[line["setting"], line["commit"]][line["devices"]] = line
-    return {setting: curve for (setting, _), curve in by_commit.items() if len(curve) > 1}
+    curves: Curves = defaultdict(dict)
+    for (setting, _), lines_of_commit in by_commit.items():
+        if len(lines_of_commit) > 1 and 1 in lines_of_commit:
+            one = lines_of_commit[1]
+            curves[setting].update({n: (line, one) for n, line in lines_of_commit.items()})
+    return curves
 
 
 def _draw(modes: dict[str, Curves], output: pathlib.Path) -> None:
@@ -57,8 +62,8 @@ def _draw(modes: dict[str, Curves], output: pathlib.Path) -> None:
     for panel, (mode, curves) in zip(panels, modes.items(), strict=True):
         for setting, curve in curves.items():
             counts = sorted(curve)
-            shares = [efficiency(curve[1], curve[count]) for count in counts]
-            panel.plot(counts, shares, marker="o", label=f"{setting} ({curve[1]['commit']})")
+            shares = [efficiency(one, line) for line, one in (curve[count] for count in counts)]
+            panel.plot(counts, shares, marker="o", label=setting)
         if mode == "weak":
             panel.plot(*zip(*_AIMS.items(), strict=True), "k_", markersize=24, label="aim")
         panel.axhline(1.0, color="grey", linewidth=0.8)
