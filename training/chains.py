@@ -81,7 +81,8 @@ def follow(
     """Where ONE place goes on from, (N,), after a game on a target, and whether that is elsewhere.
 
     A game that is a step from the one it went on from is followed if it is not longer, and
-    sometimes if it is one longer than the shortest; any other game only if it is shorter. Over Z
+    sometimes if it is one longer than the shortest; any other game only if it is shorter. Those
+    with fewer entries are followed more seldom (`SelfPlayConfig.continued_sparser`). Over Z
     the canonical factors have to keep to the ring's coefficients, as they would only ever grow.
 
     Args:
@@ -95,14 +96,24 @@ def follow(
     """
     before = jax.tree.map(lambda x: x[target], chains)
     is_shortest = before.length <= best.length[target, 0]
-    longer = is_step & is_shortest & jax.random.bernoulli(key, _LONGER)
+    longer_key, sparser_key = jax.random.split(key)
+    longer = is_step & is_shortest & jax.random.bernoulli(longer_key, _LONGER)
+    # Against the agent's taste, which is for few entries.
+    is_sparser = (game.length == before.length) & (_entries(game) < _entries(before))
+    welcome = ~is_sparser | jax.random.bernoulli(sparser_key, config.selfplay.continued_sparser)
     differs = (game.prints[:2] != before.prints[:2]).any() | (game.length < before.length)
     # Of no game and no game none is shorter.
     is_near = (game.length < before.length) | (is_step & (game.length <= before.length + longer))
-    follows = is_near & differs & config.ring.allows(game.factors).all() & (game.length != NO_GAME)
+    allowed = config.ring.allows(game.factors).all() & (game.length != NO_GAME)
+    follows = is_near & differs & welcome & allowed
     place = jnp.where(follows, target, len(chains.length))
     chains = jax.tree.map(lambda old, new: old.at[place].set(new, mode="drop"), chains, game)
     return chains, follows
+
+
+def _entries(game: SolvedGame) -> Int32[Array, ""]:
+    """How many entries of its factors in the canonical basis are not zero."""
+    return (game.factors != 0).sum()
 
 
 def sample_opening(

@@ -100,6 +100,9 @@ class SelfPlayConfig:
     continued_migration: float = 1 / 32
     """How often a place whose game is longer than the shortest of the run goes on from one of the
     best instead. Rarely in long runs: places that come from the first short game stay near it."""
+    continued_sparser: float = 1.0
+    """How often a place follows a game that is as long as its own and has fewer non-zero entries.
+    Over z an agent finds sparse products, and seldom (0.2) leads away from the schoolbook's."""
     continued_basis_density: float = 0.0
     """Non-zero share off the diagonals of the triangular factors of continued games' bases; 0 for
     bases as in other games. In dense ones, at 0.5, no algorithm looks sparser than another, and
@@ -496,6 +499,7 @@ _MAY_BE_ZERO = {
     "learner.warmup_updates",
     "selfplay.continued_basis_density",
     "selfplay.continued_migration",
+    "selfplay.continued_sparser",
     "selfplay.continued_share",
     "learner.weight_decay",
     "learner.policy_weight",
@@ -510,6 +514,7 @@ _AT_MOST = {
     "learner.reanalysed_share": 1.0,
     "learner.swapped_share": 1.0,
     "selfplay.continued_migration": 1.0,
+    "selfplay.continued_sparser": 1.0,
     "selfplay.continued_share": 1.0,
     "game.canonical_probability": 1.0,
     "selfplay.continued_basis_density": 1.0,

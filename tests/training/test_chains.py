@@ -46,7 +46,7 @@ def total(config: Config, actions: np.ndarray) -> np.ndarray:
 
 def a_game(length: int, print_: int) -> SolvedGame:
     """A game of no moves that says it has so many."""
-    moves = jnp.full((2, 3, 1), print_, jnp.int8)
+    moves = jnp.full((2, 3, 2), print_, jnp.int8).at[..., print_:].set(0)
     return SolvedGame(jnp.int32(length), jnp.array([print_, 0, 0], jnp.uint32), moves, moves)
 
 
@@ -58,13 +58,23 @@ def followed(
     is_step: bool,
     same: bool = False,
     coefficients: tuple[int, ...] = (-2, -1, 0, 1, 2),
+    sparser: float = 1.0,
+    sparse: bool = False,
 ) -> float:
-    """How often a place with a game of a length follows one of another length."""
-    config = Config(game=GameConfig(ring="z", coefficients=coefficients), devices=1)
-    of_two = jax.tree.map(lambda *x: jnp.stack(x), a_game(NO_GAME, 9), a_game(before, 1))
+    """How often a place with a game of a length follows one of another length.
+
+    That has twice as many entries, or half of them.
+    """
+    config = Config(
+        game=GameConfig(ring="z", coefficients=coefficients),
+        selfplay=SelfPlayConfig(continued_sparser=sparser),
+        devices=1,
+    )
+    own, other = (2, 1) if sparse else (1, 2)
+    of_two = jax.tree.map(lambda *x: jnp.stack(x), a_game(NO_GAME, 0), a_game(before, own))
     best = jax.tree.map(lambda x: x[:, None], of_two)
     best = best._replace(length=jnp.array([[NO_GAME], [shortest]]))
-    game = a_game(after, 1 if same else 2)
+    game = a_game(after, own if same else other)
     go = jax.jit(
         jax.vmap(
             lambda key: follow(config, best, of_two, key, game, jnp.int32(1), jnp.bool_(is_step))
@@ -73,7 +83,7 @@ def followed(
     chains, moved = go(jax.random.split(jax.random.key(0), 1000))
     assert (chains.length[:, 0] == NO_GAME).all()
     np.testing.assert_array_equal(chains.length[:, 1], jnp.where(moved, after, before))
-    np.testing.assert_array_equal(chains.factors[:, 1].max(axis=(1, 2, 3)) == 2, moved)
+    np.testing.assert_array_equal(chains.factors[:, 1].max(axis=(1, 2, 3)) == other, moved)
     return moved.mean().item()
 
 
@@ -90,6 +100,13 @@ def test_a_place_does_not_follow_games_outside_of_the_ring_s_coefficients():
     for is_step in (True, False):
         assert followed(8, 8, 7, is_step=is_step, coefficients=(-1, 0, 1)) == 0
         assert followed(8, 8, 7, is_step=is_step) == 1
+
+
+def test_a_place_follows_games_with_fewer_entries_as_often_as_is_said():
+    assert followed(8, 8, 8, is_step=True, sparse=True) == 1
+    assert 0.2 < followed(8, 8, 8, is_step=True, sparse=True, sparser=0.25) < 0.3
+    assert followed(8, 8, 7, is_step=True, sparse=True, sparser=0.25) == 1
+    assert followed(8, 8, 8, is_step=True, sparser=0.25) == 1
 
 
 def test_a_place_with_a_shortest_game_sometimes_follows_one_that_is_one_longer():
