@@ -19,6 +19,7 @@ DEVICES = {
     "cpu_strassen": 1,
     "cpu_strassen_z": 1,
     "h200_1_flips": 1,
+    "h200_1_table": 1,
     "h200_1_ladder": 1,
     "h200_8_444": 8,
     "paper": 64,
