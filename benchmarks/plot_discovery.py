@@ -86,7 +86,9 @@ def _draw(settings: Settings, path: pathlib.Path) -> None:
         ranks.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         shares.yaxis.set_major_formatter(PercentFormatter(1))
         shares.sharex(ranks)
-        shares.set_xlim(left=0)
+        # From shortly before the first solved game on.
+        began = min(_best_over_time(line)[0][0] for line in agents.values())
+        shares.set_xlim(left=0.95 * began)
         shares.set_ylim(0, 1)
         shares.set_xlabel("seconds, compilation included")
         for axes in (ranks, shares):
