@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float
 from networks import absorbed_attention
 from networks.absorbed_attention import Unmapped
 from networks.fused_attention import MOST_QUERIES, Lines, fits, fused_attention
+from tensorgame.devices import generation
 
 # Up to this many scores a head, attention is written as broadcast products and sums: XLA fuses
 # them, where a batched matrix product of this size is all overhead.
@@ -159,17 +160,6 @@ def _are_few(count: int, length: int) -> bool:
 
 def _is_fused(count: int, queries: jax.Array) -> bool:
     return fits(count, queries.shape[-1]) and generation() >= 8
-
-
-def generation() -> int:
-    """Of NVIDIA's devices the first number of their compute capability, 9 for Hopper; otherwise 0.
-
-    Triton needs 8, that of Ampere.
-    """
-    if jax.default_backend() != "gpu":
-        return 0
-    major, _, minor = jax.local_devices()[0].compute_capability.partition(".")
-    return int(major) if minor.isdigit() else 0
 
 
 class ToHeads(nn.Module):

@@ -19,8 +19,9 @@ from jax.extend import core
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float, Int32
 
-from networks.attention import BlockConfig, FromHeads, ToHeads, attend_in_pairs, generation
+from networks.attention import BlockConfig, FromHeads, ToHeads, attend_in_pairs
 from networks.fused_attention import SMALLEST_TILE, Lines, Tile, power
+from tensorgame.devices import generation
 
 # A tile holds the tokens of as many whole lines as fit into so many rows. Each row gets a score for
 # each, and those of other lines are made for nothing. A program has one tile and four warps, which

@@ -15,6 +15,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 from jaxtyping import Array, Bool, Int8, Int32, Key, UInt32
 
+from tensorgame.devices import generation
+
 # Entries of a factor: bits of an int32 that is not negative.
 MOST_ENTRIES = 31
 # Of the terms, with those that only fill up: three counts of them fit into an int32.
@@ -71,7 +73,7 @@ def walk(
     numbers = (factors.astype(jnp.int32) << bits).sum(axis=-1).T
     numbers = jnp.pad(numbers, ((0, 0), (0, (1 << (rows - 1).bit_length()) - rows)))
     seed = jax.random.bits(key, (), jnp.uint32)
-    if interpret or jax.default_backend() == "gpu":
+    if interpret or generation() >= 8:
         best = pl.pallas_call(
             functools.partial(_kernel, rows=rows, flips=flips),
             out_shape=jax.ShapeDtypeStruct(numbers.shape, numbers.dtype),

@@ -1,7 +1,6 @@
 """Attention against its definition."""
 
 import functools
-import types
 
 import jax
 import jax.numpy as jnp
@@ -117,14 +116,3 @@ def test_what_comes_after_the_heads_acts_on_each_cell_alone():
     apply = jax.jit(block.apply)
     changed = apply(params, cells.at[2, 0].add(1.0), attended) - apply(params, cells, attended)
     np.testing.assert_array_equal(jnp.abs(changed).max(axis=1) > 0, np.arange(5) == 2)
-
-
-@pytest.mark.parametrize(
-    ("backend", "capability", "expected"),
-    [("gpu", "9.0", 9), ("gpu", "12.1", 12), ("gpu", "gfx942", 0), ("tpu", "", 0)],
-)
-def test_only_devices_of_nvidia_have_a_generation(monkeypatch, backend, capability, expected):
-    device = types.SimpleNamespace(compute_capability=capability)
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    monkeypatch.setattr(jax, "local_devices", lambda: [device])
-    assert attention.generation() == expected
