@@ -16,6 +16,7 @@ from jax.experimental.pallas import triton
 from jaxtyping import Array, Bool, Int8, Int32, Key, UInt32
 
 from tensorgame.devices import generation
+from tensorgame.hashing import mix
 
 # Entries of a factor: bits of an int32 that is not negative.
 MOST_ENTRIES = 31
@@ -111,8 +112,8 @@ def _step(index: Int32[Array, ""], so_far: _Walk, *, seed: UInt32[Array, ""], ro
     First terms come that have two factors in common with another one, which become one.
     """
     terms, shortens, length, best, best_length = so_far
-    noise = _mix(seed + index.astype(jnp.uint32) * _GOLDEN)
-    coins = _mix(noise ^ _GOLDEN)
+    noise = mix(seed + index.astype(jnp.uint32) * _GOLDEN)
+    coins = mix(noise ^ _GOLDEN)
     place = jax.lax.iota(jnp.int32, len(shortens))
     exists = terms.u != 0
     one, _, _ = _drawn(_lots(noise, place, 3, exists, shortens != 0))
@@ -198,7 +199,7 @@ def _lots(
 ) -> Int32[Array, "L"]:
     """Random numbers with place and mode, the largest for those that come first; -1 for none."""
     name = place * 4 + mode
-    bits = _mix(noise + name.astype(jnp.uint32) * _GOLDEN)
+    bits = mix(noise + name.astype(jnp.uint32) * _GOLDEN)
     # Enough of them: two of 128 places draw the same one of two million.
     bits = (bits >> 2).astype(jnp.int32) & -(4 * len(place))
     return jnp.where(among, bits | name | jnp.where(first, _FIRST, 0), -1)
@@ -221,10 +222,3 @@ def _at(terms: _Factors, is_here: Bool[Array, "L"]) -> _Factors:
 def _count(conditions: list[Bool[Array, "*L"]]) -> Int32[Array, "*L"]:
     """How many of them hold."""
     return functools.reduce(jnp.add, (x.astype(jnp.int32) for x in conditions))
-
-
-def _mix(x: UInt32[Array, "*L"]) -> UInt32[Array, "*L"]:
-    """The finalizer of MurmurHash3 (Appleby), a permutation of the 32-bit words."""
-    x = (x ^ (x >> 16)) * np.uint32(0x85EBCA6B)
-    x = (x ^ (x >> 13)) * np.uint32(0xC2B2AE35)
-    return x ^ (x >> 16)

@@ -26,6 +26,7 @@ from jaxtyping import Array, Bool, Int8, Int32, Integer, Key, UInt32
 
 from tensorgame.demonstrations import Demonstration
 from tensorgame.factors import canonicalize, outer_sum
+from tensorgame.hashing import mix
 from tensorgame.symmetries import Basis, BasisSampler, from_canonical, to_canonical
 from training.config import Config
 
@@ -229,16 +230,9 @@ def _shortest(
 def _hash(values: Integer[Array, "*rows n"], seed: int) -> UInt32[Array, "*rows"]:
     """A hash of each row of n small integers: a random linear form, mixed."""
     count = values.shape[-1]
-    weights = _mix(jnp.arange(1, count + 1, dtype=jnp.uint32) + np.uint32(seed * 2**20))
+    weights = mix(jnp.arange(1, count + 1, dtype=jnp.uint32) + np.uint32(seed * 2**20))
     words = jax.lax.bitcast_convert_type(values.astype(jnp.int32), jnp.uint32)
-    return _mix((words * weights).sum(axis=-1) + np.uint32(seed))
-
-
-def _mix(x: UInt32[Array, "*shape"]) -> UInt32[Array, "*shape"]:
-    """The finalizer of MurmurHash3 (Appleby), a permutation of the 32-bit words."""
-    x = (x ^ (x >> 16)) * np.uint32(0x85EBCA6B)
-    x = (x ^ (x >> 13)) * np.uint32(0xC2B2AE35)
-    return x ^ (x >> 16)
+    return mix((words * weights).sum(axis=-1) + np.uint32(seed))
 
 
 def _like(mask: Bool[Array, "*batch"], rows: Array) -> Bool[Array, "..."]:
