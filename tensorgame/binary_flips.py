@@ -20,7 +20,7 @@ from tensorgame.hashing import mix
 
 # Entries of a factor: bits of an int32 that is not negative.
 MOST_ENTRIES = 31
-# Of the terms, with those that only fill up: three counts of them fit into an int32.
+# Of the terms, with those that only fill up: two counts of them fit into an int32.
 MOST_TERMS = 512
 # One in so many steps makes two terms three, while there are no more than at the shortest.
 PLUS = 64
@@ -44,15 +44,15 @@ class _Walk(NamedTuple):
 
     Attributes:
         terms: its factorization.
-        shortens: 1 for terms that may have two factors in common with another one, int32 (L,).
         length: how many terms there are.
+        next: the place of a term with two factors in common with another one, or -1.
         best: the last of the shortest factorizations it has met.
         best_length: how many terms that has.
     """
 
     terms: _Factors
-    shortens: Int32[Array, "L"]
     length: Int32[Array, ""]
+    next: Int32[Array, ""]
     best: _Factors
     best_length: Int32[Array, ""]
 
@@ -99,9 +99,8 @@ def _kernel(numbers, seed, out, *, rows: int, flips: int) -> None:
 
 def _walked(terms: _Factors, seed: UInt32[Array, ""], rows: int, flips: int) -> _Factors:
     """The last of the shortest factorizations on the way, in the first ``rows`` of L places."""
-    exist = (terms.u != 0).astype(jnp.int32)
-    # Which terms have two factors in common with others is seen when each is drawn.
-    start = _Walk(terms, exist, exist.sum(), terms, exist.sum())
+    length = (terms.u != 0).astype(jnp.int32).sum()
+    start = _Walk(terms, length, jnp.int32(-1), terms, length)
     step = functools.partial(_step, seed=seed, rows=rows)
     return jax.lax.fori_loop(0, flips, step, start).best
 
@@ -109,74 +108,63 @@ def _walked(terms: _Factors, seed: UInt32[Array, ""], rows: int, flips: int) -> 
 def _step(index: Int32[Array, ""], so_far: _Walk, *, seed: UInt32[Array, ""], rows: int) -> _Walk:
     """One random flip, or none if the term that is drawn has no factor in common.
 
-    First terms come that have two factors in common with another one, which become one.
+    First a term comes that has two factors in common with another one, which then become one. A
+    kernel has hardly anything to wait for but these operations, so there are few for each place.
     """
-    terms, shortens, length, best, best_length = so_far
+    terms, length, following, best, best_length = so_far
     noise = mix(seed + index.astype(jnp.uint32) * _GOLDEN)
     coins = mix(noise ^ _GOLDEN)
-    place = jax.lax.iota(jnp.int32, len(shortens))
+    place = jax.lax.iota(jnp.int32, len(terms.u))
     exists = terms.u != 0
-    one, _, _ = _drawn(_lots(noise, place, 3, exists, shortens != 0))
+    bits = mix(noise + place.astype(jnp.uint32) * _GOLDEN)
+    one = _drawn(_lots(bits * _GOLDEN, place, exists))
+    one = jnp.where(following >= 0, following, one)
     is_one = place == one
     mine = _at(terms, is_one)
     others = exists & ~is_one
-    common = [(x == y) & others for x, y in zip(terms, mine, strict=True)]
-    twice = _count(common) >= 2
-    # With any other term that has no factor in common it is three terms that come of two.
+    is_common = [x == y for x, y in zip(terms, mine, strict=True)]
     may_grow = (length <= best_length) & (length < rows) & (coins < np.uint32(2**32 // PLUS))
-    lots = [
-        _lots(noise, place, mode, is_common | (others & may_grow), is_common & twice)
-        for mode, is_common in enumerate(common)
-    ]
-    other, mode, is_shorter = _drawn(functools.reduce(jnp.maximum, lots))
-    is_other = place == other
+    among = others & (is_common[0] | is_common[1] | is_common[2] | may_grow)
+    # Two terms with two factors in common come before all others.
+    lots = _lots(bits, place, among) + jnp.where(others & _two_of(is_common), _FIRST, 0)
+    other = _drawn(lots)
     is_made = other >= 0
-    grows = may_grow & is_made & ~is_shorter
+    is_other = place == other
+    theirs = _at(terms, is_other)
+    new = _flipped(mine, theirs, coins)
+    # Of two terms without a common factor. After a flip the third is none, and goes nowhere.
     free = jnp.max(jnp.where(exists | (place >= rows), -1, place))
-
-    new = _flipped(mine, _at(terms, is_other), mode, is_shorter, coins)
-    to = (is_one & is_made, is_other, (place == free) & grows)
+    is_free = (place == free) & (new[2].u != 0) & is_made
+    to = (is_one & is_made, is_other, is_free)
     for term, is_here in zip(new, to, strict=True):
         terms = _Factors(*(jnp.where(is_here, x, y) for x, y in zip(term, terms, strict=True)))
-    made = _count([term.u != 0 for term in new])
+    made = sum((term.u != 0).astype(jnp.int32) for term in new)
     length = jnp.where(is_made, length + made - 2, length)
-    # Sums of all three at a time, in the bits of one number.
-    nearby = [
-        (_count([x == y for x, y in zip(term, terms, strict=True)]) >= 2) & ~is_here & (term.u != 0)
-        for term, is_here in zip(new, to, strict=True)
-    ]
-    sums = jnp.sum(sum(x.astype(jnp.int32) * MOST_TERMS**i for i, x in enumerate(nearby)))
-    shortens = jnp.where(is_one, 0, shortens)
-    for i, is_here in enumerate(to):
-        some = sums // MOST_TERMS**i % MOST_TERMS > 0
-        shortens = jnp.where(is_here, some.astype(jnp.int32), shortens)
-
+    following = _following(terms, new, (one, other), place)
     is_best = length <= best_length
     best = _Factors(*(jnp.where(is_best, x, y) for x, y in zip(terms, best, strict=True)))
-    return _Walk(terms, shortens, length, best, jnp.minimum(length, best_length))
+    return _Walk(terms, length, following, best, jnp.minimum(length, best_length))
 
 
-def _flipped(
-    mine: _Factors,
-    theirs: _Factors,
-    mode: Int32[Array, ""],
-    is_shorter: Bool[Array, ""],
-    coins: UInt32[Array, ""],
-) -> list[_Factors]:
-    """What becomes of two terms: a flip, or three if they differ in the mode; zeros for no term.
+def _flipped(mine: _Factors, theirs: _Factors, coins: UInt32[Array, ""]) -> list[_Factors]:
+    """What becomes of two terms: a flip where they have a factor in common, else three terms.
 
     Args:
         mine: a (x) b (x) c.
-        theirs: a' (x) b' (x) c'.
-        mode: that of a.
-        is_shorter: whether the two have another factor in common, which is b then.
-        coins: random bits, for which of the other modes is that of b otherwise.
+        theirs: a' (x) b' (x) c', where a and then b are common factors as far as there are such.
+        coins: random bits, for which of the modes a and b are of otherwise.
+
+    Returns:
+        Three terms, zeros for no term.
     """
+    is_same = [x == y for x, y in zip(mine, theirs, strict=True)]
+    some = (((coins >> 8) & 0xFF) * 3 >> 8).astype(jnp.int32)
+    mode = jnp.where(is_same[0], 0, jnp.where(is_same[1], 1, jnp.where(is_same[2], 2, some)))
     after = jnp.where(mode == 2, 0, mode + 1)
     last = 3 - mode - after
-    is_same = [x == y for x, y in zip(mine, theirs, strict=True)]
-    is_after = jnp.where(after == 0, is_same[0], jnp.where(after == 1, is_same[1], is_same[2]))
-    is_after = jnp.where(is_shorter, is_after, coins & 1 == 0)
+    # Of three common factors any two will do.
+    is_after = jnp.where(after == 1, is_same[1], is_same[2] & (after == 2))
+    is_after |= ~_two_of(is_same) & (coins & 1 == 0)
     second = jnp.where(is_after, after, last)
     terms: list[list[Int32[Array, ""]]] = [[], [], []]
     for i, (x, y) in enumerate(zip(mine, theirs, strict=True)):
@@ -190,28 +178,35 @@ def _flipped(
     return found
 
 
-def _lots(
-    noise: UInt32[Array, ""],
+def _following(
+    terms: _Factors,
+    new: list[_Factors],
+    places: tuple[Int32[Array, ""], Int32[Array, ""]],
     place: Int32[Array, "L"],
-    mode: int,
-    among: Bool[Array, "L"],
-    first: Bool[Array, "L"],
+) -> Int32[Array, ""]:
+    """Which of the first two new terms has two factors in common with another one, -1 for none."""
+    sums = jnp.zeros_like(place)
+    for i, (term, its) in enumerate(zip(new, places, strict=False)):
+        is_near = _two_of([x == y for x, y in zip(term, terms, strict=True)]) & (place != its)
+        sums += jnp.where(is_near & (term.u != 0), MOST_TERMS**i, 0)
+    # Both counts in one number.
+    found = jnp.sum(sums)
+    nearby = jnp.where(found >= MOST_TERMS, places[1], -1)
+    return jnp.where(found & (MOST_TERMS - 1) != 0, places[0], nearby)
+
+
+def _lots(
+    bits: UInt32[Array, "L"], place: Int32[Array, "L"], among: Bool[Array, "L"]
 ) -> Int32[Array, "L"]:
-    """Random numbers with place and mode, the largest for those that come first; -1 for none."""
-    name = place * 4 + mode
-    bits = mix(noise + name.astype(jnp.uint32) * _GOLDEN)
-    # Enough of them: two of 128 places draw the same one of two million.
-    bits = (bits >> 2).astype(jnp.int32) & -(4 * len(place))
-    return jnp.where(among, bits | name | jnp.where(first, _FIRST, 0), -1)
+    """Random numbers that end with their place, less than `_FIRST`; -1 for none."""
+    # Enough bits: two of 128 places draw the same of eight million.
+    return jnp.where(among, (bits >> 2).astype(jnp.int32) & -len(place) | place, -1)
 
 
-def _drawn(
-    lots: Int32[Array, "L"],
-) -> tuple[Int32[Array, ""], Int32[Array, ""], Bool[Array, ""]]:
-    """Place and mode of the largest, and whether it is of those that come first; -1 for none."""
+def _drawn(lots: Int32[Array, "L"]) -> Int32[Array, ""]:
+    """The place of the largest, -1 for none."""
     lot = jnp.max(lots)
-    place = (lot >> 2) & (len(lots) - 1)
-    return jnp.where(lot < 0, -1, place), lot & 3, lot >= _FIRST
+    return jnp.where(lot < 0, -1, lot & (len(lots) - 1))
 
 
 def _at(terms: _Factors, is_here: Bool[Array, "L"]) -> _Factors:
@@ -219,6 +214,7 @@ def _at(terms: _Factors, is_here: Bool[Array, "L"]) -> _Factors:
     return _Factors(*(jnp.sum(jnp.where(is_here, x, 0)) for x in terms))
 
 
-def _count(conditions: list[Bool[Array, "*L"]]) -> Int32[Array, "*L"]:
-    """How many of them hold."""
-    return functools.reduce(jnp.add, (x.astype(jnp.int32) for x in conditions))
+def _two_of(conditions: list[Bool[Array, "*L"]]) -> Bool[Array, "*L"]:
+    """Whether at least two of three hold."""
+    a, b, c = conditions
+    return a & (b | c) | b & c
