@@ -14,6 +14,8 @@ algorithm for matrix multiplication", arXiv 2312.16960): any two terms are three
 
     a (x) b (x) c + a' (x) b' (x) c'
         = a (x) (b + b') (x) c + a (x) b' (x) (c' - c) + (a' - a) (x) b' (x) c'.
+
+Over Z_2 walks are those of `tensorgame.binary_flips`, by the same rules.
 """
 
 from typing import NamedTuple
