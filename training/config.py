@@ -107,6 +107,9 @@ class SelfPlayConfig:
     """Non-zero share off the diagonals of the triangular factors of continued games' bases; 0 for
     bases as in other games. In dense ones, at 0.5, no algorithm looks sparser than another, and
     chains do not stay near the schoolbook's. Over z few fit, more with coefficients to 2."""
+    continued_varied_density: bool = False
+    """Each of these bases has its own such share, uniform between 0 and that one: nearly canonical
+    ones, in which ends are soon played in another way, and dense ones."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -277,7 +280,8 @@ class Config:
         density = self.selfplay.continued_basis_density
         if not density:
             return bases
-        return dataclasses.replace(bases, density=density, varied=False, canonical=0.0)
+        varied = self.selfplay.continued_varied_density
+        return dataclasses.replace(bases, density=density, varied=varied, canonical=0.0)
 
     @property
     def permutations(self) -> SignedPermutation | None:
