@@ -140,7 +140,7 @@ def _step(index: Int32[Array, ""], so_far: _Walk, *, seed: UInt32[Array, ""], ro
         terms = _Factors(*(jnp.where(is_here, x, y) for x, y in zip(term, terms, strict=True)))
     made = sum((term.u != 0).astype(jnp.int32) for term in new)
     length = jnp.where(is_made, length + made - 2, length)
-    following = _following(terms, new, (one, other), place)
+    following = _following(terms, new[:2], (one, other), place)
     is_best = length <= best_length
     best = _Factors(*(jnp.where(is_best, x, y) for x, y in zip(terms, best, strict=True)))
     return _Walk(terms, length, following, best, jnp.minimum(length, best_length))
@@ -184,9 +184,9 @@ def _following(
     places: tuple[Int32[Array, ""], Int32[Array, ""]],
     place: Int32[Array, "L"],
 ) -> Int32[Array, ""]:
-    """Which of the first two new terms has two factors in common with another one, -1 for none."""
+    """The place of one of two new terms that has two factors in common with another, or -1."""
     sums = jnp.zeros_like(place)
-    for i, (term, its) in enumerate(zip(new, places, strict=False)):
+    for i, (term, its) in enumerate(zip(new, places, strict=True)):
         is_near = _two_of([x == y for x, y in zip(term, terms, strict=True)]) & (place != its)
         sums += jnp.where(is_near & (term.u != 0), MOST_TERMS**i, 0)
     # Both counts in one number.
