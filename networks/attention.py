@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float
 from networks import absorbed_attention
 from networks.absorbed_attention import Unmapped
 from networks.fused_attention import MOST_QUERIES, Lines, fits, fused_attention
-from tensorgame.devices import generation
+from tensorgame.devices import runs_triton
 
 # Up to this many scores a head, attention is written as broadcast products and sums: XLA fuses
 # them, where a batched matrix product of this size is all overhead.
@@ -98,7 +98,7 @@ def attend_once(
 ) -> Float[Array, "1 heads d"]:
     """`attend` of a single query, (1, 1, heads, d), to a sequence that need not be mapped."""
     heads = queries.shape[-2]
-    fused = absorbed_attention.fits(memory.cells.shape[-1], heads) and generation() >= 8
+    fused = absorbed_attention.fits(memory.cells.shape[-1], heads) and runs_triton()
     return absorbed_attention.attend_once(queries[0, 0], memory, fused)[None]
 
 
@@ -159,7 +159,7 @@ def _are_few(count: int, length: int) -> bool:
 
 
 def _is_fused(count: int, queries: jax.Array) -> bool:
-    return fits(count, queries.shape[-1]) and generation() >= 8
+    return fits(count, queries.shape[-1]) and runs_triton()
 
 
 class ToHeads(nn.Module):

@@ -15,7 +15,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 from jaxtyping import Array, Bool, Int8, Int32, Key, UInt32
 
-from tensorgame.devices import generation
+from tensorgame.devices import runs_triton
 from tensorgame.hashing import mix
 
 # Entries of a factor: bits of an int32 that is not negative.
@@ -74,7 +74,7 @@ def walk(
     numbers = (factors.astype(jnp.int32) << bits).sum(axis=-1).T
     numbers = jnp.pad(numbers, ((0, 0), (0, (1 << (rows - 1).bit_length()) - rows)))
     seed = jax.random.bits(key, (), jnp.uint32)
-    if interpret or generation() >= 8:
+    if interpret or runs_triton():
         best = pl.pallas_call(
             functools.partial(_kernel, rows=rows, flips=flips),
             out_shape=jax.ShapeDtypeStruct(numbers.shape, numbers.dtype),

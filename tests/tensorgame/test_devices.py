@@ -5,7 +5,7 @@ import types
 import jax
 import pytest
 
-from tensorgame.devices import generation
+from tensorgame import devices
 
 
 @pytest.mark.parametrize(
@@ -16,4 +16,10 @@ def test_only_devices_of_nvidia_have_a_generation(monkeypatch, backend, capabili
     device = types.SimpleNamespace(compute_capability=capability)
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     monkeypatch.setattr(jax, "local_devices", lambda: [device])
-    assert generation() == expected
+    assert devices.generation() == expected
+
+
+@pytest.mark.parametrize(("number", "expected"), [(9, True), (8, True), (7, False), (0, False)])
+def test_triton_runs_since_ampere(monkeypatch, number, expected):
+    monkeypatch.setattr(devices, "generation", lambda: number)
+    assert devices.runs_triton() == expected
