@@ -22,7 +22,7 @@ from tensorgame.game import State
 DEAD = -1e9
 # Actions of up to so many tokens are decoded without a loop, whose steps on a GPU wait for the host
 # and copy the state that they share.
-_UNROLLED = 4
+_UNROLLED = 8
 
 
 class SampledActions(NamedTuple):
