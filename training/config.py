@@ -102,14 +102,11 @@ class SelfPlayConfig:
     best instead. Rarely in long runs: places that come from the first short game stay near it."""
     continued_sparser: float = 1.0
     """How often a place follows a game that is as long as its own and has fewer non-zero entries.
-    Over z an agent finds sparse products, and seldom (0.2) leads away from the schoolbook's."""
+    Over z an agent finds sparse products, and seldom (0.05) leads away from the schoolbook's."""
     continued_basis_density: float = 0.0
     """Non-zero share off the diagonals of the triangular factors of continued games' bases; 0 for
     bases as in other games. In dense ones, at 0.5, no algorithm looks sparser than another, and
     chains do not stay near the schoolbook's. Over z few fit, more with coefficients to 2."""
-    continued_varied_density: bool = False
-    """Each of these bases has its own such share, uniform between 0 and that one: nearly canonical
-    ones, in which ends are soon played in another way, and dense ones."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -280,8 +277,7 @@ class Config:
         density = self.selfplay.continued_basis_density
         if not density:
             return bases
-        varied = self.selfplay.continued_varied_density
-        return dataclasses.replace(bases, density=density, varied=varied, canonical=0.0)
+        return dataclasses.replace(bases, density=density, varied=False, canonical=0.0)
 
     @property
     def permutations(self) -> SignedPermutation | None:

@@ -260,11 +260,9 @@ def test_where_the_rest_of_a_game_cancels_out_it_is_solved_as_it_is(tiny, random
     assert kept.best.length[0, 0] == kept.found.moves[0] == 2
 
 
-@pytest.mark.parametrize(("density", "varied"), [(0.0, False), (0.5, False), (0.5, True)])
-def test_in_dense_bases_no_algorithm_looks_sparse(density, varied):
-    selfplay = SelfPlayConfig(
-        continued_share=1.0, continued_basis_density=density, continued_varied_density=varied
-    )
+@pytest.mark.parametrize("density", [0.0, 0.5])
+def test_in_dense_bases_no_algorithm_looks_sparse(density):
+    selfplay = SelfPlayConfig(continued_share=1.0, continued_basis_density=density)
     game = GameConfig(targets=("matmul:3,3,3",), ring="z2", varied_density=True)
     learner = LearnerConfig(best_games_share=0.5, best_games=4)
     config = Config(game=game, learner=learner, selfplay=selfplay, devices=1)
@@ -278,10 +276,7 @@ def test_in_dense_bases_no_algorithm_looks_sparse(density, varied):
     shown = (episodes.played.actions != 0).sum(axis=-1)
     entries = shown[shown > 0].mean()
     is_canonical = (episodes.basis.matrices == np.eye(9)).all(axis=(1, 2, 3))
-    if varied:
-        assert 2.4 < entries < 3.8, "from one to half of the nine"
-        assert is_canonical.mean() < 0.1
-    elif density:
+    if density:
         assert 3.8 < entries < 5, "half of the nine"
         assert not is_canonical.any()
     else:
