@@ -5,8 +5,9 @@
 
 Each target and seed is a process of its own in an empty work folder, or each target one process
 that trains an agent for every seed. Work folders that are kept are gone on with. What follows
-``--`` goes to train.py. One JSON line a target and seed, then a summary. Exit status: 0 if all
-reached the rank wanted, 1 otherwise.
+``--`` goes to train.py. One JSON line a target and seed, then a summary. Told to stop (SIGTERM,
+Ctrl-C), it stops the runs and tells what they have. Exit status: 0 if all reached the rank wanted,
+1 otherwise.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import pathlib
 import queue
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -50,6 +52,51 @@ class _Run(NamedTuple):
         return "-".join([slug(self.target or "default"), self.ring, *map(str, self.seeds)])
 
 
+class _Processes:
+    """Processes of train.py, which a signal to this one asks to stop."""
+
+    def __init__(self):
+        self.told_to_stop = False
+        self._running: set[subprocess.Popen] = set()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+
+    def run(self, command: list[str], log: pathlib.Path, limit: float, cache: str) -> int | None:
+        """The exit status of a process, or None if it had to be killed.
+
+        Args:
+            command: its command line.
+            log: where it writes.
+            limit: seconds until it is killed.
+            cache: folder of compiled programs.
+        """
+        environment = {**os.environ, "XDG_CACHE_HOME": cache}
+        with log.open("w") as file:
+            # A session of its own: signals to a whole group would reach it twice, and at the second
+            # it stops without a checkpoint.
+            process = subprocess.Popen(
+                command,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+            )
+            self._running.add(process)
+            try:
+                return process.wait(limit)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                return None
+            finally:
+                self._running.discard(process)
+
+    def _stop(self, number: int, frame: object) -> None:
+        self.told_to_stop = True
+        for process in tuple(self._running):
+            process.send_signal(signal.SIGTERM)
+
+
 def main() -> int:
     """Runs the command line; returns the exit status."""
     options = _parse()
@@ -62,8 +109,9 @@ def main() -> int:
     targets = options.targets or [None]
     runs = [_Run(target, options.ring, group) for target in targets for group in groups]
     lines = []
+    processes = _Processes()
     with ThreadPoolExecutor(options.jobs, initializer=_pinning(options)) as pool:
-        pending = [pool.submit(_measure, options, run) for run in runs]
+        pending = [pool.submit(_measure, options, run, processes) for run in runs]
         for run in as_completed(pending):
             for line in run.result():
                 lines.append({**line, **origin})
@@ -135,8 +183,12 @@ def _pinning(options: argparse.Namespace):
     return lambda: os.sched_setaffinity(0, groups.get())
 
 
-def _measure(options: argparse.Namespace, run: _Run) -> list[dict[str, object]]:
-    """The lines of a run of train.py."""
+def _measure(
+    options: argparse.Namespace, run: _Run, processes: _Processes
+) -> list[dict[str, object]]:
+    """The lines of a run of train.py; none if it would begin after the signal to stop."""
+    if processes.told_to_stop:
+        return []
     flags = ["--config", options.config] if options.config else []
     flags += ["--game.targets", run.target] if run.target else []
     flags += ["--game.ring", run.ring, "--seed", str(run.seeds[0])]
@@ -149,15 +201,9 @@ def _measure(options: argparse.Namespace, run: _Run) -> list[dict[str, object]]:
         command = [sys.executable, str(ROOT / "train.py"), *flags, "--workdir", str(workdir)]
         limit = 60 * options.minutes + _GRACE_SECONDS
         # Nothing that an earlier run compiled.
-        first_start = {**os.environ, "XDG_CACHE_HOME": str(folder.absolute() / f"{run.name}-xla")}
+        cache = str(folder.absolute() / f"{run.name}-xla")
         began = time.monotonic()
-        with log.open("w") as file:
-            try:
-                exit_code = subprocess.run(
-                    command, stdout=file, stderr=subprocess.STDOUT, timeout=limit, env=first_start
-                ).returncode
-            except subprocess.TimeoutExpired:
-                exit_code = None
+        exit_code = processes.run(command, log, limit, cache)
         seconds = round(time.monotonic() - began, 1)
         if exit_code != 0:
             print(f"{run.name}:", *log.read_text().splitlines()[-5:], sep="\n", file=sys.stderr)
