@@ -46,7 +46,6 @@ from tensorgame.targets import Target
 
 # The last digit is computed modulo p^(steps + 2), which fits into int64 as p is at most 2^20.
 _MAX_BITS = 40
-_DEFAULT_BITS = 30
 _DETOUR_ROUNDS = 8
 _INT64_MAX = 2**63 - 1
 # Up to here float64, with its fast matrix product, holds every integer.
@@ -88,7 +87,7 @@ def try_lift(
     Args:
       factorization: a correct factorization with a modulus, at most 2^20.
       steps: the number of p-adic digits to try after the first, at least 1, with
-        p^(steps + 1) <= 2^40. Default: as many as p^(steps + 1) <= 2^30 allows, or 1.
+        p^(steps + 1) <= 2^40. Default: as many as that allows.
       attempts: the number of random choices of pivots and signs to try, at least 1.
       seed: the result is a function of this seed and the other arguments.
 
@@ -107,7 +106,7 @@ def try_lift(
         raise ValueError(f"modulus is {prime}; it has to be a prime of at most {LARGEST_PRIME}")
     most = _steps_within(prime, _MAX_BITS)
     if steps is None:
-        steps = max(1, _steps_within(prime, _DEFAULT_BITS))
+        steps = most
     if not 1 <= steps <= most:
         raise ValueError(f"steps is {steps}; modulo {prime} it has to be from 1 to {most}")
     if attempts < 1:
