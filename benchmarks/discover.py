@@ -25,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from types import FrameType
 from typing import NamedTuple
 
 from reporting import ROOT, command_line, commit, cpu_name, report
@@ -91,7 +92,7 @@ class _Processes:
             finally:
                 self._running.discard(process)
 
-    def _stop(self, number: int, frame: object) -> None:
+    def _stop(self, _number: int, _frame: FrameType | None) -> None:
         self.told_to_stop = True
         for process in tuple(self._running):
             process.send_signal(signal.SIGTERM)
@@ -186,7 +187,7 @@ def _pinning(options: argparse.Namespace):
 def _measure(
     options: argparse.Namespace, run: _Run, processes: _Processes
 ) -> list[dict[str, object]]:
-    """The lines of a run of train.py; none if it would begin after the signal to stop."""
+    """The lines of a run of train.py; none if it has not begun before the signal to stop."""
     if processes.told_to_stop:
         return []
     flags = ["--config", options.config] if options.config else []
@@ -207,8 +208,11 @@ def _measure(
         seconds = round(time.monotonic() - began, 1)
         if exit_code != 0:
             print(f"{run.name}:", *log.read_text().splitlines()[-5:], sep="\n", file=sys.stderr)
+        has_begun = (workdir / "config.json").exists()
+        if processes.told_to_stop and not has_begun:
+            return []
         # What it refused may be another run's folder, whose results are not to be told as its own.
-        if exit_code == 2 or not (workdir / "config.json").exists():
+        if exit_code == 2 or not has_begun:
             raise SystemExit(f"{shlex.join(command)} did not start")
         config = read_config(workdir)
         command = shlex.join(["python", "train.py", *flags])
