@@ -1,0 +1,82 @@
+"""How often an agent plays ends of games in another way, and how often in no sparser one.
+
+    python benchmarks/taste.py runs/matmul-2-3-3
+
+Reads the newest checkpoint of a work folder of one agent that plays chains of games
+(`training.chains`). Places go on from the games that it holds, again and again, and nothing is
+learned: how many of the games that end are followed if those with fewer entries always are
+(`selfplay.continued_sparser` 1), and if they never are (0)? The difference is the agent's taste for
+few entries, against which chains over Z have to go. One JSON line a work folder.
+"""
+
+import argparse
+import dataclasses
+import pathlib
+
+import jax
+from reporting import command_line, origin, report
+
+from training.checkpoint import Checkpoints
+from training.config import Config, ConfigError
+from training.mesh import make_mesh
+from training.selfplay import Kept, PlayStatistics, no_statistics, nothing_found, play_move
+from training.step import TrainState, make_init
+from training.workdir import read_config
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = command_line(__doc__)
+    parser.add_argument("workdirs", nargs="+", type=pathlib.Path)
+    parser.add_argument("--moves", type=int, default=24, help="of each place (24)")
+    options = parser.parse_args()
+    for workdir in options.workdirs:
+        config, state = _agent(parser, workdir)
+        line: dict[str, object] = {"workdir": workdir.name, "step": int(state.step)}
+        for sparser in (1.0, 0.0):
+            played = _play(config, state, sparser, options.moves)
+            ends = float(played.continued)
+            followed = round(float(played.rewritten) / ends, 4)
+            line |= {"ends": int(ends), f"followed_{sparser:g}": followed}
+        report({**line, **origin(options.commit)}, options.output)
+
+
+def _agent(parser: argparse.ArgumentParser, workdir: pathlib.Path) -> tuple[Config, TrainState]:
+    """A run of one agent with chains, on one device."""
+    try:
+        config = dataclasses.replace(read_config(workdir), devices=1)
+        if config.num_seeds > 1 or not config.has_chains:
+            parser.error(
+                f"{workdir} is no run of a single agent with chains; name one of such a run"
+            )
+        mesh = make_mesh(config)
+        with Checkpoints(workdir) as checkpoints:
+            restored = checkpoints.restore(jax.eval_shape(make_init(config, mesh), 0))
+    except (ConfigError, OSError) as error:
+        parser.error(str(error))
+    if restored is None:
+        parser.error(f"{workdir} has no checkpoint; name the work folder of a run that has one")
+    return config, restored.state
+
+
+def _play(config: Config, state: TrainState, sparser: float, moves: int) -> PlayStatistics:
+    """What becomes of the games that go on from the places of ``state``, which stay as they are."""
+    selfplay = dataclasses.replace(config.selfplay, continued_share=1.0, continued_sparser=sparser)
+    config = dataclasses.replace(config, selfplay=selfplay)
+    kept = Kept(state.replay, nothing_found(config), state.best, state.chains)
+
+    def move(so_far: tuple, key: jax.Array) -> tuple[tuple, None]:
+        episodes, played = so_far
+        keys = jax.random.split(key, config.selfplay.num_games)
+        episodes, _, made = play_move(
+            config, state.params, keys, state.step, episodes, kept, state.best
+        )
+        return (episodes, jax.tree.map(lambda x, y: x + y, played, made)), None
+
+    start = state.episodes, no_statistics(config)
+    go = jax.jit(lambda keys: jax.lax.scan(move, start, keys)[0][1])
+    return go(jax.random.split(jax.random.key(0), moves))
+
+
+if __name__ == "__main__":
+    main()
