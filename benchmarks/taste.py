@@ -3,10 +3,10 @@
     python benchmarks/taste.py runs/matmul-2-3-3
 
 Reads the newest checkpoint of a work folder of one agent that plays chains of games
-(`training.chains`). Places go on from the games that it holds, again and again, and nothing is
-learned: how many of the games that end are followed if those with fewer entries always are
-(`selfplay.continued_sparser` 1), and if they never are (0)? The difference is the agent's taste for
-few entries, against which chains over Z have to go. One JSON line a work folder.
+(`training.chains`). From there it plays on for some moves and learns nothing: how many of the games
+that end are followed if those with fewer entries always are (`selfplay.continued_sparser` 1), and
+if they never are (0)? The difference is the agent's taste for few entries, against which chains
+over Z have to go. One JSON line a work folder.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from reporting import command_line, origin, report
 from training.checkpoint import Checkpoints
 from training.config import Config, ConfigError
 from training.mesh import make_mesh
-from training.selfplay import Kept, PlayStatistics, no_statistics, nothing_found, play_move
+from training.selfplay import Kept, PlayStatistics, nothing_found, play_move
 from training.step import TrainState, make_init
 from training.workdir import read_config
 
@@ -28,7 +28,7 @@ def main() -> None:
     """Runs the command line."""
     parser = command_line(__doc__)
     parser.add_argument("workdirs", nargs="+", type=pathlib.Path)
-    parser.add_argument("--moves", type=int, default=24, help="of each place (24)")
+    parser.add_argument("--moves", type=int, default=8, help="of each place (8)")
     options = parser.parse_args()
     for workdir in options.workdirs:
         config, state = _agent(parser, workdir)
@@ -60,22 +60,22 @@ def _agent(parser: argparse.ArgumentParser, workdir: pathlib.Path) -> tuple[Conf
 
 
 def _play(config: Config, state: TrainState, sparser: float, moves: int) -> PlayStatistics:
-    """What becomes of the games that go on from the places of ``state``, which stay as they are."""
+    """What becomes of the games that places go on with from a state."""
     selfplay = dataclasses.replace(config.selfplay, continued_share=1.0, continued_sparser=sparser)
     config = dataclasses.replace(config, selfplay=selfplay)
-    kept = Kept(state.replay, nothing_found(config), state.best, state.chains)
 
-    def move(so_far: tuple, key: jax.Array) -> tuple[tuple, None]:
-        episodes, played = so_far
+    def move(so_far: tuple, key: jax.Array) -> tuple[tuple, PlayStatistics]:
+        episodes, kept = so_far
         keys = jax.random.split(key, config.selfplay.num_games)
-        episodes, _, made = play_move(
+        *so_far, played = play_move(
             config, state.params, keys, state.step, episodes, kept, state.best
         )
-        return (episodes, jax.tree.map(lambda x, y: x + y, played, made)), None
+        return tuple(so_far), played
 
-    start = state.episodes, no_statistics(config)
-    go = jax.jit(lambda keys: jax.lax.scan(move, start, keys)[0][1])
-    return go(jax.random.split(jax.random.key(0), moves))
+    kept = Kept(state.replay, nothing_found(config), state.best, state.chains)
+    go = jax.jit(lambda keys: jax.lax.scan(move, (state.episodes, kept), keys)[1])
+    played = go(jax.random.split(jax.random.key(0), moves))
+    return jax.tree.map(lambda x: x.sum(axis=0), played)
 
 
 if __name__ == "__main__":
