@@ -52,7 +52,9 @@ def _agent(parser: argparse.ArgumentParser, workdir: pathlib.Path) -> tuple[Conf
         mesh = make_mesh(config)
         with Checkpoints(workdir) as checkpoints:
             restored = checkpoints.restore(jax.eval_shape(make_init(config, mesh), 0))
-    except (ConfigError, OSError) as error:
+    except OSError:
+        parser.error(f"{workdir} is no work folder of a run; name one, as runs/matmul-2-3-3")
+    except ConfigError as error:
         parser.error(str(error))
     if restored is None:
         parser.error(f"{workdir} has no checkpoint; name the work folder of a run that has one")
