@@ -16,12 +16,15 @@ import pathlib
 import jax
 from reporting import command_line, origin, report
 
-from training.checkpoint import Checkpoints
+from training.checkpoint import restore_parts
 from training.config import Config, ConfigError
 from training.mesh import make_mesh
 from training.selfplay import Kept, PlayStatistics, nothing_found, play_move
 from training.step import TrainState, make_init
 from training.workdir import read_config
+
+# What play needs of the state.
+_PARTS = ("params", "step", "episodes", "replay", "best", "chains")
 
 
 def main() -> None:
@@ -36,6 +39,10 @@ def main() -> None:
         for sparser in (1.0, 0.0):
             played = _play(config, state, sparser, options.moves)
             ends = float(played.continued)
+            if not ends:
+                parser.error(
+                    f"no game of {workdir} ends in {options.moves} moves; try more --moves"
+                )
             followed = round(float(played.rewritten) / ends, 4)
             line |= {"ends": int(ends), f"followed_{sparser:g}": followed}
         report({**line, **origin(options.commit)}, options.output)
@@ -49,16 +56,13 @@ def _agent(parser: argparse.ArgumentParser, workdir: pathlib.Path) -> tuple[Conf
             parser.error(
                 f"{workdir} is no run of a single agent with chains; name one of such a run"
             )
-        mesh = make_mesh(config)
-        with Checkpoints(workdir) as checkpoints:
-            restored = checkpoints.restore(jax.eval_shape(make_init(config, mesh), 0))
+        shapes = jax.eval_shape(make_init(config, make_mesh(config)), config.seed)
+        _, parts = restore_parts(workdir, {name: getattr(shapes, name) for name in _PARTS})
     except OSError:
         parser.error(f"{workdir} is no work folder of a run; name one, as runs/matmul-2-3-3")
     except ConfigError as error:
         parser.error(str(error))
-    if restored is None:
-        parser.error(f"{workdir} has no checkpoint; name the work folder of a run that has one")
-    return config, restored.state
+    return config, shapes._replace(**parts)
 
 
 def _play(config: Config, state: TrainState, sparser: float, moves: int) -> PlayStatistics:

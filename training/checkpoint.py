@@ -185,24 +185,23 @@ class Checkpoints:
             ) from error
 
 
-def restore_params(workdir: Path, params_like: dict) -> tuple[int, dict]:
-    """The step and the parameters of the newest readable checkpoint, and nothing else of it.
+def restore_parts(workdir: Path, parts_like: dict[str, object]) -> tuple[int, dict]:
+    """The step and some parts of the state of the newest readable checkpoint, nothing else of it.
 
     Reads only, so that the run may be going on.
 
     Args:
         workdir: the work folder.
-        params_like: shapes with shardings.
+        parts_like: shapes with shardings, by the names of the state's fields.
 
     Raises:
         ConfigError: there is no checkpoint, or none can be read.
     """
     folder = epath.Path(workdir).resolve() / "checkpoints"
     reason = ""
-    wanted = {"params": params_like}
     item = ocp.args.PyTreeRestore(
-        item=wanted,
-        restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
+        item=parts_like,
+        restore_args=ocp.checkpoint_utils.construct_restore_args(parts_like),
         partial_restore=True,
     )
     steps = ocp.utils.checkpoint_steps(folder) if folder.exists() else []
@@ -213,7 +212,7 @@ def restore_params(workdir: Path, params_like: dict) -> tuple[int, dict]:
             except Exception as error:  # as in Checkpoints.restore
                 reason = reason or _first_line(error)
                 continue
-            return step, restored["params"]
+            return step, restored
     raise ConfigError(f"no checkpoint in {folder} can be read: {reason or 'there is none'}")
 
 

@@ -17,7 +17,7 @@ import tyro
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from training import storage
-from training.checkpoint import restore_params
+from training.checkpoint import restore_parts
 from training.config import Config, ConfigError
 from training.mesh import make_mesh
 from training.step import make_init
@@ -47,7 +47,8 @@ def export(
     alone = dataclasses.replace(config, devices=1)
     shapes = jax.eval_shape(make_init(alone, make_mesh(alone)), config.seed)
     agent = _choose(config, folder, seed)
-    step, params = restore_params(folder, shapes.params)
+    step, parts = restore_parts(folder, {"params": shapes.params})
+    params = parts["params"]
     if config.num_seeds > 1:
         params = jax.tree.map(lambda x: x[agent.seed - config.seed], params)
     arrays = flatten_dict(jax.device_get(params), sep="/")

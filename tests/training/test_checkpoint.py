@@ -149,8 +149,8 @@ def test_one_of_several_agents_is_exported(tiny, tmp_path, monkeypatch, capsys):
     config = dataclasses.replace(tiny, seed=4, num_seeds=3)
     with claimed(tmp_path, config):
         pass
-    restored = (9, {"params": {"bias": jnp.arange(3.0)[:, None]}})
-    monkeypatch.setattr(export, "restore_params", lambda *_: restored)
+    restored = (9, {"params": {"params": {"bias": jnp.arange(3.0)[:, None]}}})
+    monkeypatch.setattr(export, "restore_parts", lambda *_: restored)
     path = tmp_path / "network.npz"
     assert export.main([str(tmp_path), str(path), "--seed", "6"]) == 0
     alone, params = export.load(path)
